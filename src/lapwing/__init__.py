@@ -1,0 +1,1 @@
+"""Robot learning from recorded data of two-armed robots."""

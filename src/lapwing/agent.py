@@ -1,0 +1,66 @@
+"""What an agent is: something that learns from batches and acts on observations. It sees nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from lapwing.batch import Batch, Obs
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Feed me (obs, action, reward, discount, next_obs), uniformly over the valid steps."""
+
+    n_step: int = 1
+    gamma: float = 0.99
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Feed me an observation and the `horizon` actions that follow, padded and marked past the end."""
+
+    horizon: int = 1
+
+
+Sampling = Transitions | Chunks
+
+
+class Agent(Protocol):
+    """The learner's side of every algorithm.
+
+    `modes`: the ways it can act, the deployed one first (LAPO: "pi", "z0", "bc"). `acting`: the networks that
+    acting needs, saved as model.safetensors. `update` makes one training step and returns 0-d detached metrics
+    with the same keys each time. `act` returns normalised actions [B, K, A], deterministically.
+    `state_dict` holds all that a bit-equal continuation needs (networks, targets, optimisers, counters).
+    """
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+    @property
+    def modes(self) -> tuple[str, ...]: ...
+
+    @property
+    def acting(self) -> nn.Module: ...
+
+    def update(self, batch: Batch) -> Metrics: ...
+
+    def act(self, obs: Obs, mode: str | None = None) -> Tensor: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Judge(Protocol):
+    """An agent that also estimates values, so that they can be compared with what was really earned."""
+
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """ "q" of the data's action, "q_pi" of the policy's, "v", "advantage": float32 [B] each."""
+        ...

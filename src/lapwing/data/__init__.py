@@ -1,0 +1,1 @@
+"""Recordings on disk: readers, checks, conversion, storage and batches."""

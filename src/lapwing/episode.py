@@ -1,0 +1,104 @@
+"""What was recorded: observations, actions, rewards and how each episode ended. Physical units throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapwing.errors import DataError
+from lapwing.spec import RobotSpec
+
+Array = NDArray[Any]
+Meta = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot sees and feels. images: camera name -> uint8 [H, W, 3] RGB; state: float32 [S].
+
+    A batch of observations has a leading axis on every array.
+    """
+
+    images: Mapping[str, Array]
+    state: Array
+
+
+class Frames(Protocol):
+    """RGB frames of one camera, uint8 [T, H, W, 3], read when indexed. A numpy array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: Any, /) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Episode:
+    """N steps. Observations have N rows, or N + 1 where the one after the last action was recorded too.
+
+    images: camera -> uint8 [N or N+1, H, W, 3]; state: float32 [N or N+1, S]; action: float32 [N, A];
+    reward: float32 [N], or None where the recording has none. `terminated`: the task ended at the last step;
+    otherwise the recording was cut there (`truncated`) and the value of what follows is unknown, not zero.
+    Raises DataError when the lengths do not agree.
+    """
+
+    images: Mapping[str, Frames]
+    state: Array
+    action: Array
+    reward: Array | None
+    terminated: bool
+    success: bool | None = None
+    meta: Meta = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        steps, rows = len(self.action), len(self.state)
+        if steps < 1 or rows not in (steps, steps + 1):
+            raise DataError(f"episode: {rows} states for {steps} actions; expected as many, or one more")
+        for name, frames in self.images.items():
+            if frames.shape[0] != rows:
+                raise DataError(f"episode: camera {name!r} has {frames.shape[0]} frames for {rows} states")
+        if self.reward is not None and len(self.reward) != steps:
+            raise DataError(f"episode: {len(self.reward)} rewards for {steps} actions")
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.action)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of observations: N, or N + 1."""
+        return len(self.state)
+
+    @property
+    def truncated(self) -> bool:
+        return not self.terminated
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Everything one path holds. `notes` are facts the reader wants the user to hear (not problems)."""
+
+    path: Path
+    layout: str
+    spec: RobotSpec
+    episodes: Sequence[Episode]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_steps(self) -> int:
+        return sum(episode.num_steps for episode in self.episodes)
+
+
+def returns_to_go(reward: Array, gamma: float) -> Array:
+    """Discounted sum of the rewards from each step to the end, float64 [N]."""
+    out = np.zeros(len(reward), np.float64)
+    total = 0.0
+    for step in range(len(reward) - 1, -1, -1):
+        total = float(reward[step]) + gamma * total
+        out[step] = total
+    return out

@@ -1,0 +1,1 @@
+"""Networks: vision, MLPs and distributions."""

@@ -1,0 +1,1 @@
+"""Loops, checkpoints, evaluation and reports."""
