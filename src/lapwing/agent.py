@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lapwing.batch import Batch, Obs
@@ -31,6 +32,18 @@ class Chunks:
 Sampling = Transitions | Chunks
 
 
+@dataclass(frozen=True)
+class RewardFacts:
+    """What the training split says of rewards, in the data's own units.
+
+    reward: lowest and highest reward of a step. returns: lowest and highest discounted return to the recorded end,
+    under the agent's own discount, 0 included.
+    """
+
+    reward: tuple[float, float]
+    returns: tuple[float, float]
+
+
 class Agent(Protocol):
     """The learner's side of every algorithm.
 
@@ -48,6 +61,10 @@ class Agent(Protocol):
 
     @property
     def acting(self) -> nn.Module: ...
+
+    def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
+        """Move to `device`; `bf16` and `compiled` apply where they help (the image encoder)."""
+        ...
 
     def update(self, batch: Batch) -> Metrics: ...
 

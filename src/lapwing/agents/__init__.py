@@ -1,1 +1,32 @@
-"""Algorithms, one file each."""
+"""Algorithms, one file each, and the list of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from lapwing.agent import Agent, RewardFacts
+from lapwing.agents.bc import BcAgent, BcConfig
+from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.errors import ConfigError
+from lapwing.spec import RobotSpec
+
+
+class Algorithm(NamedTuple):
+    """The settings and the learner of an algorithm."""
+
+    config: type[Any]
+    agent: type[Any]
+
+
+ALGORITHMS = {"lapo": Algorithm(LapoConfig, LapoAgent), "bc": Algorithm(BcConfig, BcAgent)}
+
+
+def build_agent(name: str, config: Any, spec: RobotSpec, facts: RewardFacts, restore: bool = False) -> Agent:
+    """A fresh agent. `restore`: its weights will be loaded from a checkpoint, so no pretrained ones are looked for."""
+    if name not in ALGORITHMS:
+        raise ConfigError(f"algorithm {name!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
+    if restore:
+        config = replace(config, vision=replace(config.vision, weights="none"))
+    agent: Agent = ALGORITHMS[name].agent(config, spec, facts)
+    return agent

@@ -1,0 +1,430 @@
+"""LAPO: policy search in the latent space of an advantage-weighted CVAE (Chen et al., NeurIPS 2022).
+
+Equation numbers refer to docs/algorithms/lapo.md, which also lists every deviation from the paper. With
+f = encoder(obs), D the CVAE's decoder, pi the latent policy and a prime for the next observation, one update does,
+in this order:
+
+    y_Q = r + discount V(f')                                                      (1)
+    T(f) = min_i Qt_i(f, Dt(f, pit(f)))          t: slow copies                   (2)
+    L_critic = sum_i (Q_i(f, a) - y_Q)^2 + (V(f) - clamp(T(f)))^2                 (3)
+    A = r + discount T(f') - V(f),  w = expectile if A > 0 else 1 - expectile     (4)
+    L_vae = w (|a_hat - a|^2 + kl_beta KL)                                        (5)
+    L_pi = -Q_1(f, Dt(f, pi(f))) + latent_penalty |pi(f)|^2                       (6)
+
+Images: the encoder learns from (3) and a small auxiliary action head alone; (5) and (6) see f detached.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lapwing.agent import Metrics, RewardFacts, Sampling, Transitions
+from lapwing.batch import Batch, Obs
+from lapwing.errors import ConfigError
+from lapwing.nets.augment import random_shift
+from lapwing.nets.mlp import mlp
+from lapwing.nets.optim import gradient_step, track
+from lapwing.nets.vision import ObsEncoder, VisionConfig
+from lapwing.spec import RobotSpec
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class LapoConfig:
+    """Settings of LAPO. Defaults are the product's; PRESETS holds the documents' and the paper's."""
+
+    discount: float = 0.99
+    """Gamma of the Bellman targets."""
+    n_step: int = 1
+    """Steps of reward before bootstrapping."""
+    tau: float = 0.005
+    """Rate at which the slow copies follow."""
+    expectile: float = 0.9
+    """Weight of actions with a positive advantage; higher is greedier. 0.5 is plain behaviour cloning."""
+    kl_beta: float = 1.0
+    """Weight of the KL term of the CVAE."""
+    doubleq_min: float = 1.0
+    """Share of the lower of the two target values; the rest goes to the higher."""
+    latent_dim: int = 0
+    """Size of the latent; 0 means twice the action."""
+    max_latent: float = 1.0
+    """Bound of the latent policy, in standard deviations of the prior. The paper's code has 2."""
+    latent_penalty: float = 0.05
+    """Weight of the mean squared latent in the actor's loss; 0 in the paper."""
+    bc_coef: float = 0.1
+    """Weight of the auxiliary action head that also teaches the image encoder; 0 in the documents."""
+    hidden: tuple[int, ...] = (256, 256, 256)
+    """Widths of every MLP."""
+    obs_feature_dim: int = 256
+    """Width of the fused feature of images and state."""
+    critic_layer_norm: bool = True
+    """LayerNorm in Q and V: bounds what they say of unseen actions."""
+    clip_targets: bool = True
+    """Clamp the targets of Q to the range of values, as those of V always are."""
+    value_bounds: Literal["returns", "geometric"] = "returns"
+    """Range of values: what the data's returns span (10 % wider), or reward / (1 - discount) as the paper's code."""
+    scale_reward: bool = False
+    """Divide rewards by the largest one, as the paper's code does."""
+    clamp_log_var: bool = True
+    """Keep the CVAE's log variance in [-8, 4]."""
+    random_shift: int = 4
+    """Largest shift of the images in pixels, training only."""
+    critic_lr: float = 2e-4
+    encoder_lr: float = 0.0
+    """0 means critic_lr."""
+    vae_lr: float = 2e-4
+    actor_lr: float = 2e-4
+    encoder_grad_clip: float = 10.0
+    """Largest gradient norm of the encoder; 0 means unbounded."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("discount", "tau", "expectile", "doubleq_min"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a number from 0 to 1")
+        for name in ("max_latent", "critic_lr", "vae_lr", "actor_lr"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
+
+
+PRESETS: dict[str, LapoConfig] = {
+    "product": LapoConfig(),
+    "documents": LapoConfig(max_latent=2.0, latent_penalty=0.0, bc_coef=0.0),
+    "original": LapoConfig(
+        max_latent=2.0,
+        latent_penalty=0.0,
+        bc_coef=0.0,
+        critic_layer_norm=False,
+        clip_targets=False,
+        value_bounds="geometric",
+        scale_reward=True,
+        clamp_log_var=False,
+        random_shift=0,
+        encoder_grad_clip=0.0,
+    ),
+}
+
+
+class LapoAgent:
+    """Learns from transitions; acts with the latent policy ("pi"), the prior's mean ("z0") or the auxiliary
+    action head ("bc", when it exists)."""
+
+    def __init__(self, config: LapoConfig, spec: RobotSpec, facts: RewardFacts) -> None:
+        self.encoder = ObsEncoder(spec, config.vision, config.obs_feature_dim)
+        self.config = replace(config, vision=self.encoder.vision)
+        feature, action, hidden = self.encoder.feature_dim, spec.action_dim, config.hidden
+        latent = config.latent_dim or 2 * action
+        self.critic = Critic(feature, action, hidden, config.critic_layer_norm)
+        self.vae = ConditionalVae(feature, action, latent, hidden, config.clamp_log_var)
+        self.actor = LatentActor(feature, latent, hidden, config.max_latent)
+        self.bc_head = mlp(feature, hidden[:1], action) if config.bc_coef > 0 else None
+        self.target_critic, self.target_vae, self.target_actor = (
+            _frozen(self.critic),
+            _frozen(self.vae),
+            _frozen(self.actor),
+        )
+        self.networks = nn.ModuleDict(
+            {
+                "encoder": self.encoder,
+                "critic": self.critic,
+                "vae": self.vae,
+                "actor": self.actor,
+                "target_critic": self.target_critic,
+                "target_vae": self.target_vae,
+                "target_actor": self.target_actor,
+            }
+        )
+        self.acting = nn.ModuleDict({"encoder": self.encoder, "actor": self.actor, "decoder": self.target_vae.decoder})
+        if self.bc_head is not None:
+            self.networks["bc_head"] = self.acting["bc_head"] = self.bc_head
+        self.modes = ("pi", "z0") if self.bc_head is None else ("pi", "z0", "bc")
+        self.reward_scale, self.value_low, self.value_high = _value_range(config, facts)
+        self._make_optimizers()
+
+    @property
+    def sampling(self) -> Sampling:
+        return Transitions(self.config.n_step, self.config.discount)
+
+    def _make_optimizers(self) -> None:
+        config = self.config
+        groups = [{"params": list(self.critic.parameters()), "lr": config.critic_lr}]
+        encoder = list(self.encoder.parameters())
+        if self.bc_head is not None:
+            encoder += list(self.bc_head.parameters())
+        if encoder:
+            groups.append({"params": encoder, "lr": config.encoder_lr or config.critic_lr})
+        self.optimizers = {
+            "critic": torch.optim.Adam(groups, fused=True),
+            "vae": torch.optim.Adam(self.vae.parameters(), lr=config.vae_lr, fused=True),
+            "actor": torch.optim.Adam(self.actor.parameters(), lr=config.actor_lr, fused=True),
+        }
+
+    def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
+        """Move to `device`. bf16 and compilation serve the image encoder; targets and losses stay as they are."""
+        self.networks.to(device)
+        self._make_optimizers()
+        self.encoder.autocast = torch.bfloat16 if bf16 else None
+        if compiled:
+            self.encoder.compile()
+
+    def update(self, batch: Batch) -> Metrics:
+        """Equations (1) to (6) on one batch, then the slow copies. Returns the diagnostics of the doc page."""
+        assert batch.next_obs is not None  # promised by Transitions
+        action, reward = batch.action[:, 0], batch.reward * self.reward_scale
+        feature = self.encoder(random_shift(batch.obs, self.config.random_shift))
+        with torch.no_grad():
+            next_feature = self.encoder(random_shift(batch.next_obs, self.config.random_shift))
+        metrics = self._step_critic(feature, action, reward, batch.discount, next_feature)
+        feature = feature.detach()
+        weight, advantage_metrics = self._weigh(feature, reward, batch.discount, next_feature)
+        metrics |= advantage_metrics
+        metrics |= self._step_vae(feature, action, weight)
+        metrics |= self._step_actor(feature)
+        for target, net in (
+            (self.target_critic, self.critic),
+            (self.target_vae, self.vae),
+            (self.target_actor, self.actor),
+        ):
+            track(target, net, self.config.tau)
+        return metrics
+
+    def _step_critic(
+        self, feature: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor
+    ) -> Metrics:
+        with torch.no_grad():
+            target_q = reward + discount * self.critic.v(next_feature)
+            if self.config.clip_targets:
+                target_q = target_q.clamp(self.value_low, self.value_high)
+            raw_v = self._target_value(feature, noisy=True)
+            target_v = raw_v.clamp(self.value_low, self.value_high)
+        q1, q2 = self.critic.q(feature, action)
+        v = self.critic.v(feature)
+        loss = critic_loss(q1, q2, v, target_q, target_v)
+        imitation = torch.zeros((), device=loss.device)
+        if self.bc_head is not None:
+            imitation = F.mse_loss(self.bc_head(feature), action)
+        optimizer = self.optimizers["critic"]
+        gradient_step(optimizer, loss + self.config.bc_coef * imitation, self._clip_encoder)
+        low, high = self.value_low, self.value_high
+        return {
+            "critic_loss": loss.detach(),
+            "bc_loss": imitation.detach(),
+            "q_mean": q1.detach().mean() / self.reward_scale,
+            "q_min": q1.detach().min() / self.reward_scale,
+            "q_max": q1.detach().max() / self.reward_scale,
+            "v_mean": v.detach().mean() / self.reward_scale,
+            "q_out_of_range": ((q1.detach() < low) | (q1.detach() > high)).float().mean(),
+            "v_target_clipped": (raw_v != target_v).float().mean(),
+            "encoder_grad_norm": self._encoder_grad_norm,
+        }
+
+    def _clip_encoder(self) -> None:
+        parameters = list(self.encoder.parameters())
+        limit = self.config.encoder_grad_clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit) if parameters else torch.zeros(())
+        self._encoder_grad_norm = norm.detach()
+
+    @torch.no_grad()
+    def _target_value(self, feature: Tensor, noisy: bool) -> Tensor:
+        """T of equation (2), [B]. The paper's code adds clipped noise to the latent for V's target only."""
+        z = self.target_actor(feature)
+        if noisy:
+            z = z + (0.1 * torch.randn_like(z)).clamp_(-0.2, 0.2)
+        q1, q2 = self.target_critic.q(feature, self.target_vae.decoder(feature, z))
+        share = self.config.doubleq_min
+        return share * torch.minimum(q1, q2) + (1 - share) * torch.maximum(q1, q2)
+
+    @torch.no_grad()
+    def _weigh(self, feature: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor) -> tuple[Tensor, Metrics]:
+        """Equation (4), with the critic as it is after its step."""
+        bootstrap = self._target_value(next_feature, noisy=False)
+        gain = advantage(reward, discount, bootstrap, self.critic.v(feature))
+        return advantage_weight(gain, self.config.expectile), {
+            "advantage_mean": gain.mean() / self.reward_scale,
+            "advantage_positive": (gain > 0).float().mean(),
+        }
+
+    def _step_vae(self, feature: Tensor, action: Tensor, weight: Tensor) -> Metrics:
+        mean, log_var = self.vae.encode(feature, action)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        loss = weighted_vae_loss(self.vae.decoder(feature, z), action, mean, log_var, weight, self.config.kl_beta)
+        gradient_step(self.optimizers["vae"], loss)
+        with torch.no_grad():
+            at_mean = reconstruction(self.vae.decoder(feature, mean), action).mean()
+            at_zero = reconstruction(self.vae.decoder(feature, torch.zeros_like(mean)), action).mean()
+        return {
+            "vae_loss": loss.detach(),
+            "reconstruction_mean": at_mean,
+            "reconstruction_z0": at_zero,
+            "kl": latent_kl(mean.detach(), log_var.detach()).mean(),
+            "latent_active": (mean.detach().var(0) > 0.01).sum().float(),
+        }
+
+    def _step_actor(self, feature: Tensor) -> Metrics:
+        z = self.actor(feature)
+        q = self.critic.q1(torch.cat([feature, self.target_vae.decoder(feature, z)], -1)).squeeze(-1)
+        loss = -q.mean() + self.config.latent_penalty * z.square().mean()
+        gradient_step(self.optimizers["actor"], loss)
+        return {
+            "actor_loss": loss.detach(),
+            "q_pi": q.detach().mean() / self.reward_scale,
+            "latent_saturated": (z.detach().abs() > 0.95 * self.config.max_latent).float().mean(),
+        }
+
+    @torch.no_grad()
+    def act(self, obs: Obs, mode: str | None = None) -> Tensor:
+        """Normalised action [B, 1, A], without noise."""
+        feature = self.encoder(obs)
+        return self._decide(feature, mode or self.modes[0])[:, None]
+
+    def _decide(self, feature: Tensor, mode: str) -> Tensor:
+        if mode == "bc" and self.bc_head is not None:
+            return self.bc_head(feature)  # type: ignore[no-any-return]
+        if mode == "pi":
+            return self.target_vae.decoder(feature, self.actor(feature))  # type: ignore[no-any-return]
+        if mode == "z0":
+            return self.target_vae.decoder(feature, feature.new_zeros(len(feature), self.vae.latent_dim))  # type: ignore[no-any-return]
+        raise ConfigError(f"lapo: mode {mode!r} does not exist here; choose one of {', '.join(self.modes)}")
+
+    @torch.no_grad()
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """Values in the data's own reward units, [B] each: q and q_pi (lower of two), v, advantage."""
+        assert batch.next_obs is not None
+        feature, next_feature = self.encoder(batch.obs), self.encoder(batch.next_obs)
+        q = torch.minimum(*self.critic.q(feature, batch.action[:, 0]))
+        q_pi = torch.minimum(*self.critic.q(feature, self._decide(feature, "pi")))
+        v = self.critic.v(feature)
+        reward = batch.reward * self.reward_scale
+        gain = advantage(reward, batch.discount, self._target_value(next_feature, noisy=False), v)
+        values = {"q": q, "q_pi": q_pi, "v": v, "advantage": gain}
+        return {name: value / self.reward_scale for name, value in values.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "networks": self.networks.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.networks.load_state_dict(state["networks"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+
+def _frozen(net: Net) -> Net:
+    return copy.deepcopy(net).requires_grad_(False)
+
+
+def _value_range(config: LapoConfig, facts: RewardFacts) -> tuple[float, float, float]:
+    """(reward scale, lowest value, highest value), the values in scaled reward."""
+    scale = 1.0
+    low, high = facts.returns
+    if config.scale_reward:
+        if facts.reward[1] <= 0:
+            raise ConfigError(
+                f"lapo: the largest reward is {facts.reward[1]}, dividing by it would flip or destroy the rewards; "
+                "expected a positive one: shift the rewards, or use --no-scale-reward"
+            )
+        scale = 1 / facts.reward[1]
+    if config.value_bounds == "geometric":
+        low, high = (bound / (1 - config.discount) for bound in facts.reward)
+    else:
+        margin = 0.1 * (high - low)
+        low, high = low - margin, high + margin
+    return scale, low * scale, high * scale
+
+
+def advantage(reward: Tensor, discount: Tensor, bootstrap: Tensor, value: Tensor) -> Tensor:
+    """A of equation (4), [B]: what the step earned and leads to, over what was expected."""
+    return reward + discount * bootstrap - value
+
+
+def advantage_weight(gain: Tensor, expectile: float) -> Tensor:
+    """The two-level weight of equation (4), [B]."""
+    return torch.where(gain > 0, expectile, 1 - expectile).to(gain.dtype)
+
+
+def critic_loss(q1: Tensor, q2: Tensor, v: Tensor, target_q: Tensor, target_v: Tensor) -> Tensor:
+    """Equation (3): three mean squared errors with equal weights."""
+    return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q) + F.mse_loss(v, target_v)
+
+
+def reconstruction(predicted: Tensor, action: Tensor) -> Tensor:
+    """Squared error summed over the axes, [B]."""
+    return (predicted - action).square().sum(-1)
+
+
+def latent_kl(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL divergence of the posterior from the standard normal prior, [B]."""
+    return -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(-1)
+
+
+def weighted_vae_loss(
+    predicted: Tensor, action: Tensor, mean: Tensor, log_var: Tensor, weight: Tensor, kl_beta: float
+) -> Tensor:
+    """Equation (5). predicted, action: [B, A]; mean, log_var: [B, Z]; weight: [B], no gradient. Returns a scalar."""
+    return (weight * (reconstruction(predicted, action) + kl_beta * latent_kl(mean, log_var))).mean()
+
+
+class Critic(nn.Module):
+    """Two Q of (feature, action) and one V of the feature."""
+
+    def __init__(self, feature: int, action: int, hidden: tuple[int, ...], layer_norm: bool) -> None:
+        super().__init__()
+        self.q1 = mlp(feature + action, hidden, 1, layer_norm)
+        self.q2 = mlp(feature + action, hidden, 1, layer_norm)
+        self.value = mlp(feature, hidden, 1, layer_norm)
+
+    def q(self, feature: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Both Q, [B] each."""
+        both = torch.cat([feature, action], -1)
+        return self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)
+
+    def v(self, feature: Tensor) -> Tensor:
+        """V, [B]."""
+        return self.value(feature).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """(feature [B, F], z [B, Z]) -> action [B, A], unbounded in normalised units."""
+
+    def __init__(self, feature: int, latent: int, hidden: tuple[int, ...], action: int) -> None:
+        super().__init__()
+        self.net = mlp(feature + latent, hidden, action)
+
+    def forward(self, feature: Tensor, z: Tensor) -> Tensor:
+        return self.net(torch.cat([feature, z], -1))  # type: ignore[no-any-return]
+
+
+class ConditionalVae(nn.Module):
+    """Posterior q(z | feature, action) and decoder."""
+
+    def __init__(self, feature: int, action: int, latent: int, hidden: tuple[int, ...], clamp_log_var: bool) -> None:
+        super().__init__()
+        self.latent_dim, self.clamp_log_var = latent, clamp_log_var
+        self.posterior = mlp(feature + action, hidden, 2 * latent)
+        self.decoder = Decoder(feature, latent, hidden, action)
+
+    def encode(self, feature: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of z, [B, Z] each."""
+        mean, log_var = self.posterior(torch.cat([feature, action], -1)).chunk(2, -1)
+        return mean, log_var.clamp(-8, 4) if self.clamp_log_var else log_var
+
+
+class LatentActor(nn.Module):
+    """feature [B, F] -> z [B, Z] within the bound."""
+
+    def __init__(self, feature: int, latent: int, hidden: tuple[int, ...], bound: float) -> None:
+        super().__init__()
+        self.net, self.bound = mlp(feature, hidden, latent), bound
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return self.bound * torch.tanh(self.net(feature))

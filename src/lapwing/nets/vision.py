@@ -1,0 +1,251 @@
+"""From camera frames and state to one feature vector.
+
+Pixels are normalised here, per camera, so that training, evaluation and the robot cannot differ. Pretrained trunks
+keep frozen BatchNorm; trunks trained from scratch use GroupNorm; plain BatchNorm never appears, because a critic's
+value must not depend on the other samples of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.ops import FrozenBatchNorm2d
+
+from lapwing.batch import Obs
+from lapwing.errors import ConfigError
+from lapwing.spec import Camera, RobotSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet10": (1, 1, 1, 1)}
+MAP_CHANNELS = 128  # channels kept of each cell of a ResNet's last map before it is flattened
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """How images become a feature."""
+
+    encoder: Literal["stacked", "shared", "separate"] = "stacked"
+    """stacked: one trunk over the channels of all cameras; shared: one trunk, camera by camera; separate: one each."""
+    backbone: Literal["resnet18", "resnet10", "small"] = "resnet18"
+    """small: four convolutions, for 64-128 px and for CPUs."""
+    weights: str = "auto"
+    """auto: ImageNet if it can be had, else from scratch, said loudly; imagenet: fail without; none; or the path of
+    a ResNet state dict."""
+    norm: Literal["auto", "group", "frozen"] = "auto"
+    """auto: frozen BatchNorm with pretrained weights, GroupNorm without."""
+    image_feature_dim: int = 256
+    """Width of the feature of the images together, before fusion with the state."""
+
+
+class ObsEncoder(nn.Module):
+    """Obs -> feature [B, feature_dim]. Without cameras it hands the normalised state through, as the paper has it.
+
+    `vision` is the config with `weights` and `norm` as they were resolved.
+    """
+
+    def __init__(self, spec: RobotSpec, vision: VisionConfig, feature_dim: int) -> None:
+        super().__init__()
+        self.cameras = spec.camera_names
+        self.autocast: torch.dtype | None = None
+        if not self.cameras:
+            self.vision, self.feature_dim = vision, spec.state_dim
+            return
+        pretrained, self.vision = _resolve(vision)
+        self.feature_dim = feature_dim
+        self.images = _IMAGE_ENCODERS[vision.encoder](spec.cameras, self.vision, pretrained)
+        self.state = nn.Sequential(nn.Linear(spec.state_dim, 64), nn.ReLU(inplace=True))
+        self.fuse = nn.Sequential(
+            nn.Linear(vision.image_feature_dim + 64, feature_dim), nn.LayerNorm(feature_dim), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, obs: Obs) -> Tensor:
+        if not self.cameras:
+            return obs.state
+        images = [obs.images[name] for name in self.cameras]
+        with torch.autocast(images[0].device.type, self.autocast, enabled=self.autocast is not None):
+            seen = self.images(images)
+        return self.fuse(torch.cat([seen.to(obs.state.dtype), self.state(obs.state)], -1))  # type: ignore[no-any-return]
+
+
+class StackedImages(nn.Module):
+    """One trunk over all cameras side by side in the channels. All cameras must have one size."""
+
+    def __init__(self, cameras: Sequence[Camera], vision: VisionConfig, pretrained: Mapping[str, Tensor] | None):
+        super().__init__()
+        if len({(camera.height, camera.width) for camera in cameras}) > 1:
+            sizes = ", ".join(f"{camera.name} {camera.height}x{camera.width}" for camera in cameras)
+            raise ConfigError(f"encoder 'stacked' needs cameras of one size, got {sizes}; set --image-size")
+        camera = cameras[0]
+        self.trunk = Trunk(3 * len(cameras), (camera.height, camera.width), vision, pretrained)
+
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
+        return self.trunk(torch.cat(list(images), -1))  # type: ignore[no-any-return]
+
+
+class SharedImages(nn.Module):
+    """One trunk applied to each camera in turn; the features side by side, brought to one width."""
+
+    def __init__(self, cameras: Sequence[Camera], vision: VisionConfig, pretrained: Mapping[str, Tensor] | None):
+        super().__init__()
+        sizes = {(camera.height, camera.width) for camera in cameras}
+        if len(sizes) > 1:
+            raise ConfigError(f"encoder 'shared' needs cameras of one size, got {sorted(sizes)}; set --image-size")
+        self.trunk = Trunk(3, sizes.pop(), vision, pretrained)
+        self.join = nn.Linear(len(cameras) * vision.image_feature_dim, vision.image_feature_dim)
+
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
+        features = self.trunk(torch.cat(list(images)))
+        return self.join(torch.cat(features.chunk(len(images)), -1))  # type: ignore[no-any-return]
+
+
+class SeparateImages(nn.Module):
+    """A trunk for each camera, whatever its size; the features side by side, brought to one width."""
+
+    def __init__(self, cameras: Sequence[Camera], vision: VisionConfig, pretrained: Mapping[str, Tensor] | None):
+        super().__init__()
+        self.trunks = nn.ModuleList(Trunk(3, (c.height, c.width), vision, pretrained) for c in cameras)
+        self.join = nn.Linear(len(cameras) * vision.image_feature_dim, vision.image_feature_dim)
+
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
+        features = [trunk(image) for trunk, image in zip(self.trunks, images, strict=True)]
+        return self.join(torch.cat(features, -1))  # type: ignore[no-any-return]
+
+
+_IMAGE_ENCODERS: dict[str, Any] = {"stacked": StackedImages, "shared": SharedImages, "separate": SeparateImages}
+
+
+class Trunk(nn.Module):
+    """uint8 [B, H, W, 3n] -> feature [B, F]. The last map is flattened: it matters where things are."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], vision: VisionConfig, pretrained: Mapping[str, Tensor] | None
+    ) -> None:
+        super().__init__()
+        copies = channels // 3
+        scale = 255 * torch.tensor(IMAGENET_STD).repeat(copies)
+        shift = torch.tensor(IMAGENET_MEAN).repeat(copies) / torch.tensor(IMAGENET_STD).repeat(copies)
+        self.register_buffer("scale", (1 / scale)[:, None, None], persistent=False)
+        self.register_buffer("shift", shift[:, None, None], persistent=False)
+        if vision.backbone == "small":
+            self.body = _small_body(channels)
+        else:
+            self.body = resnet_body(RESNET_BLOCKS[vision.backbone], channels, vision.norm == "frozen", pretrained)
+        self.body.to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            width = self.body(torch.zeros(1, channels, *size)).numel()
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(width, vision.image_feature_dim), nn.LayerNorm(vision.image_feature_dim)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        # NHWC bytes seen as NCHW are channels-last already: no copy but the conversion itself
+        pixels = images.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.shift
+        return self.head(self.body(pixels))  # type: ignore[no-any-return]
+
+
+def _small_body(channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs, kernel, stride in ((channels, 32, 5, 2), (32, 64, 3, 2), (64, 64, 3, 2), (64, 64, 3, 1)):
+        layers.append(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False))
+        layers += [nn.GroupNorm(outputs // 16, outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def resnet_body(
+    blocks: Sequence[int], channels: int, frozen: bool, pretrained: Mapping[str, Tensor] | None
+) -> nn.Sequential:
+    """A torchvision ResNet without pooling and classifier, for any multiple of three channels.
+
+    Pretrained conv1 filters are tiled over the cameras and divided by their number, so that equal views give what
+    one view gave. The 512 channels of the last map are mixed down to MAP_CHANNELS before flattening.
+    """
+    norm = FrozenBatchNorm2d if frozen else partial(_group_norm)
+    net = ResNet(BasicBlock, list(blocks), norm_layer=norm)
+    if pretrained is not None:
+        _load(net, pretrained)
+    if channels != 3:
+        first = net.conv1
+        net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        if pretrained is not None:
+            copies = channels // 3
+            net.conv1.weight.data.copy_(first.weight.data.repeat(1, copies, 1, 1) / copies)
+    stages = (net.layer1, net.layer2, net.layer3, net.layer4)
+    reduce = nn.Conv2d(512, MAP_CHANNELS, 1)
+    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *stages, reduce)
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(channels // 16, channels)
+
+
+def _load(net: nn.Module, pretrained: Mapping[str, Tensor]) -> None:
+    wanted = net.state_dict()
+    fitting = {k: v for k, v in pretrained.items() if k in wanted and v.shape == wanted[k].shape}
+    missing = [k for k in wanted if k not in fitting and not k.startswith("fc.") and "num_batches" not in k]
+    if missing:
+        raise ConfigError(
+            f"weights: {len(missing)} tensors are missing or of another shape, the first is {missing[0]!r}; "
+            "expected a torchvision ResNet state dict of this backbone"
+        )
+    net.load_state_dict(fitting, strict=False)
+
+
+def _resolve(vision: VisionConfig) -> tuple[Mapping[str, Tensor] | None, VisionConfig]:
+    """The pretrained tensors, if any, and the config with what was decided."""
+    pretrained = None
+    if vision.weights not in ("none", "auto", "imagenet"):
+        pretrained = _read_state_dict(Path(vision.weights))
+    elif vision.weights != "none":
+        pretrained = _imagenet(vision)
+    resolved = vision.weights if pretrained is not None else "none"
+    if resolved == "auto":
+        resolved = "imagenet"
+    norm = vision.norm
+    if norm == "auto":
+        norm = "group" if pretrained is None else "frozen"
+    if norm == "group" and pretrained is not None:
+        raise ConfigError("norm 'group' cannot hold pretrained BatchNorm statistics; use --norm frozen or auto")
+    return pretrained, replace(vision, weights=resolved, norm=norm)
+
+
+def _imagenet(vision: VisionConfig) -> Mapping[str, Tensor] | None:
+    if vision.backbone != "resnet18":
+        reason = f"there are no ImageNet weights for backbone {vision.backbone!r}"
+    else:
+        try:
+            state: Mapping[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
+            return state
+        except Exception as error:  # the download can fail in many ways; each means the same here
+            reason = f"the ImageNet weights of ResNet-18 could not be had ({type(error).__name__}: {error})"
+    if vision.weights == "imagenet":
+        raise ConfigError(f"weights 'imagenet': {reason}; give a file with --weights PATH, or --weights none")
+    if vision.backbone == "resnet18":
+        print(f"lapwing: warning: {reason}; the image encoder starts from scratch with GroupNorm", file=sys.stderr)
+    return None
+
+
+def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
+    try:
+        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigError(f"weights {path}: cannot be read as a state dict ({error}); or use none|auto") from error
+    return state
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad)
