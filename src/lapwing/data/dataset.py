@@ -1,0 +1,240 @@
+"""Batches out of a recording: what a valid sample is, and drawing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from lapwing.agent import Chunks, Sampling, Transitions
+from lapwing.batch import Batch, Obs
+from lapwing.data.frames import FrameStore
+from lapwing.data.normalize import Normalizer
+from lapwing.episode import Array, Episode, Recording, returns_to_go
+from lapwing.errors import ConfigError, DataError
+
+_RANGE_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the episodes to learn from and of those held out, each in order."""
+
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+
+
+def split_episodes(num_episodes: int, train_fraction: float = 0.8, seed: int = 0) -> Split:
+    """Divide whole episodes at random; both sides get one at least, except that a lone episode is for training."""
+    if not 0 < train_fraction <= 1:
+        raise ConfigError(f"train_fraction: got {train_fraction}, expected above 0 and at most 1; try 0.8")
+    order = np.random.default_rng(seed).permutation(num_episodes)
+    num_train = max(1, min(round(train_fraction * num_episodes), num_episodes - 1))
+    return Split(tuple(sorted(order[:num_train].tolist())), tuple(sorted(order[num_train:].tolist())))
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Every valid sample of a sampling, one entry each [V]. Rows count within the dataset."""
+
+    row: Array  # int64, the observation
+    next_row: Array  # int64, the observation to bootstrap from
+    last_row: Array  # int64, the episode's last action
+    reward: Array  # float32, discounted sum over the n steps
+    discount: Array  # float32, 0 where the task terminated
+    mc_return: Array  # float32
+
+
+class Dataset:
+    """Some episodes of a recording, ready to be drawn from.
+
+    Rows count the observations of these episodes, one episode after another. States, actions and rewards are in
+    memory, frames are gathered from the store for each batch, and the next observation is a row number. Rewards
+    are multiplied by `reward_scale`. Raises DataError when a reward is not finite.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        frames: FrameStore,
+        episodes: Sequence[int],
+        normalizer: Normalizer,
+        reward_scale: float = 1.0,
+    ) -> None:
+        self.recording, self.normalizer = recording, normalizer
+        self.episodes = tuple(episodes)
+        self.spec = replace(recording.spec, cameras=frames.cameras)
+        self._frames = frames
+        self._reward_scale = reward_scale
+        chosen = self._chosen()
+        if not chosen:
+            raise DataError(f"{recording.path}: no episode in this split; record more episodes")
+        self.has_reward = all(episode.reward is not None for episode in chosen)
+        self._expect_finite_rewards()
+        self._state = np.concatenate([episode.state for episode in chosen])
+        self._action = np.concatenate([_one_per_row(episode) for episode in chosen])
+        lengths = np.array([episode.num_rows for episode in chosen])
+        self._first_row = lengths.cumsum() - lengths
+        self._store_row = np.repeat(frames.row_of_episode[list(self.episodes)] - self._first_row, lengths)
+        self._store_row += np.arange(lengths.sum())
+
+    def _chosen(self) -> list[Episode]:
+        return [self.recording.episodes[index] for index in self.episodes]
+
+    def _expect_finite_rewards(self) -> None:
+        for index, episode in zip(self.episodes, self._chosen(), strict=True):
+            if episode.reward is not None and not np.isfinite(episode.reward).all():
+                raise DataError(
+                    f"{self.recording.path}: episode {index} has a reward that is NaN or infinite; "
+                    "expected finite numbers, run `lapwing data check`"
+                )
+
+    def num_samples(self, sampling: Sampling) -> int:
+        """How many different samples there are."""
+        return len(self._samples(sampling).row)
+
+    def value_range(self, gamma: float) -> tuple[float, float]:
+        """Smallest and largest discounted return from any step, 0 included, widened by a tenth of the span.
+
+        (0, 0) where the recording has no rewards.
+        """
+        returns = [returns_to_go(self._reward(episode), gamma) for episode in self._chosen()]
+        low = min(0.0, *(float(one.min()) for one in returns))
+        high = max(0.0, *(float(one.max()) for one in returns))
+        margin = _RANGE_MARGIN * (high - low)
+        return low - margin, high + margin
+
+    def stream(
+        self, sampling: Sampling, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Batch]:
+        """Endless batches, uniform with replacement, from number `start` on.
+
+        Batch t depends on seed, t and rank alone, so a stream continues where it was left. `world_size` processes
+        share the `batch_size` samples of a batch: each gets its own part, and together they see what one would.
+        Raises DataError when there are fewer samples than `batch_size`, ConfigError when it cannot be shared.
+        """
+        samples = self._samples(sampling)
+        if len(samples.row) < batch_size:
+            raise DataError(
+                f"{self.recording.path}: {len(samples.row)} samples in this split, fewer than the batch size "
+                f"{batch_size}; record more or set a smaller batch size"
+            )
+        if batch_size % world_size:
+            raise ConfigError(
+                f"batch_size: got {batch_size}, expected a multiple of the {world_size} processes; choose another"
+            )
+        return self._draw(samples, sampling, batch_size, seed, start, rank, world_size)
+
+    def _draw(
+        self, samples: _Samples, sampling: Sampling, batch_size: int, seed: int, start: int, rank: int, world_size: int
+    ) -> Iterator[Batch]:
+        number = start
+        while True:
+            bits = np.random.Philox(key=seed, counter=np.array([0, number, 0, 0], np.uint64))
+            picks = np.random.Generator(bits).integers(0, len(samples.row), batch_size)
+            yield self._batch(samples, picks[rank::world_size], sampling)
+            number += 1
+
+    def ordered(self, sampling: Sampling, batch_size: int, limit: int | None = None) -> Iterator[tuple[Batch, Array]]:
+        """Each sample once, with the rows it begins at (int64 [b]); the last batch may be smaller.
+
+        `limit` thins the samples evenly to that many.
+        """
+        samples = self._samples(sampling)
+        count = len(samples.row)
+        picks = np.arange(count)
+        if limit is not None and limit < count:
+            picks = np.linspace(0, count - 1, limit).round().astype(np.int64)
+        for start in range(0, len(picks), batch_size):
+            part = picks[start : start + batch_size]
+            yield self._batch(samples, part, sampling), samples.row[part]
+
+    def raw(self, rows: Array) -> tuple[Array, Array]:
+        """Physical state float32 [b, S] and action float32 [b, A] at `rows`."""
+        return self._state[rows], self._action[rows]
+
+    def episode_of(self, rows: Array) -> Array:
+        """The index in the recording of the episode each row belongs to, int64 [b]."""
+        return np.array(self.episodes)[np.searchsorted(self._first_row, rows, side="right") - 1]
+
+    def _reward(self, episode: Episode) -> Array:
+        if episode.reward is None:
+            return np.zeros(episode.num_steps)
+        return episode.reward.astype(np.float64) * self._reward_scale
+
+    def _samples(self, sampling: Sampling) -> _Samples:
+        if isinstance(sampling, Transitions) and not self.has_reward:
+            raise DataError(
+                f"{self.recording.path}: no rewards, which this algorithm needs; add 'rewards' [N] to the recording"
+            )
+        parts = [
+            _episode_samples(episode, self._reward(episode), int(first), sampling)
+            for episode, first in zip(self._chosen(), self._first_row, strict=True)
+        ]
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        rows, numbers = columns[:3], [column.astype(np.float32) for column in columns[3:]]
+        return _Samples(*rows, *numbers)
+
+    def _batch(self, samples: _Samples, picks: Array, sampling: Sampling) -> Batch:
+        row = samples.row[picks]
+        horizon = sampling.horizon if isinstance(sampling, Chunks) else 1
+        steps = row[:, None] + np.arange(horizon)
+        last = samples.last_row[picks, None]
+        state = self._state[row]
+        action = self.normalizer.encode_action(self._action[np.minimum(steps, last)], state)
+        observed = [row, samples.next_row[picks]] if isinstance(sampling, Transitions) else [row]
+        obs = self._observe(observed)
+        return Batch(
+            obs=obs[0],
+            action=torch.from_numpy(action),
+            is_pad=torch.from_numpy(steps > last),
+            reward=torch.from_numpy(samples.reward[picks]),
+            discount=torch.from_numpy(samples.discount[picks]),
+            mc_return=torch.from_numpy(samples.mc_return[picks]),
+            next_obs=obs[1] if len(obs) > 1 else None,
+        )
+
+    def _observe(self, groups: Sequence[Array]) -> list[Obs]:
+        """One observation for each group of rows; the frames of all groups are gathered in one pass."""
+        rows = np.concatenate(groups)
+        store_rows, size = self._store_row[rows], len(groups[0])
+        images = {
+            camera.name: torch.split(torch.from_numpy(self._frames.gather(camera.name, store_rows)), size)
+            for camera in self.spec.cameras
+        }
+        states = torch.split(torch.from_numpy(self.normalizer.encode_state(self._state[rows])), size)
+        return [
+            Obs({name: parts[index] for name, parts in images.items()}, state) for index, state in enumerate(states)
+        ]
+
+
+def _one_per_row(episode: Episode) -> Array:
+    """The actions, the last repeated where an observation follows it, so that rows number both."""
+    return episode.action[np.minimum(np.arange(episode.num_rows), episode.num_steps - 1)]
+
+
+def _episode_samples(episode: Episode, reward: Array, first: int, sampling: Sampling) -> tuple[Array, ...]:
+    """The columns of `_Samples` for one episode whose first row is `first`.
+
+    A transition is valid when the observation after it was recorded, or the task terminated there. Windows of
+    n steps shorten at the end. A single step of a chunk is valid always.
+    """
+    steps = episode.num_steps
+    if isinstance(sampling, Chunks):
+        n_step, gamma, usable = 1, 1.0, steps
+    else:
+        n_step, gamma = sampling.n_step, sampling.gamma
+        usable = steps if episode.terminated or episode.num_rows > steps else steps - 1
+    step = np.arange(usable)
+    after = np.minimum(step + n_step, usable)
+    total = np.zeros(usable)
+    for ahead in range(n_step):
+        inside = step + ahead < usable
+        total[inside] += gamma**ahead * reward[(step + ahead)[inside]]
+    ends = episode.terminated & (after == steps)
+    discount = np.where(ends, 0.0, gamma ** (after - step))
+    next_row = np.minimum(after, episode.num_rows - 1)
+    last = np.full(usable, first + steps - 1)
+    return first + step, first + next_row, last, total, discount, returns_to_go(reward, gamma)[:usable]

@@ -1,0 +1,162 @@
+"""Frames by row number, uint8, out of memory maps: the recording's own bytes, or a packed cache of them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import as_strided
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from lapwing.episode import Array, Frames, Recording
+from lapwing.errors import DataError
+from lapwing.spec import Camera
+
+_BLOCK_BYTES = 32 << 20
+_FINGERPRINT_BLOCKS = 16
+
+
+class FrameStore:
+    """All frames of a recording. Row r is the r-th observation, counted over the episodes in order.
+
+    cameras: the names and the sizes of the frames that `gather` returns; row_of_episode: int64 [episodes], the
+    first row of each. Resident memory does not grow with the recording: the pages belong to the file cache,
+    and processes share them.
+    """
+
+    def __init__(self, cameras: Sequence[Camera], arrays: Sequence[Array], row_of_episode: Array) -> None:
+        self.cameras = tuple(cameras)
+        self.row_of_episode = row_of_episode
+        self._arrays = {camera.name: array for camera, array in zip(cameras, arrays, strict=True)}
+
+    @staticmethod
+    def open(
+        recording: Recording, size: int | None = None, cache_dir: Path | None = None, progress: bool = True
+    ) -> FrameStore:
+        """Map the frames where they lie if they are uint8, in one piece and size x size; else build a cache once.
+
+        size: pixels, None for the recorded size. cache_dir: by default lapwing/frames in the user's cache folder.
+        Raises DataError when the cache cannot be written.
+        """
+        cameras = tuple(
+            camera if size is None else Camera(camera.name, size, size) for camera in recording.spec.cameras
+        )
+        rows = np.array([0, *(episode.num_rows for episode in recording.episodes)], np.int64).cumsum()
+        mapped = [_joined([episode.images[camera.name] for episode in recording.episodes]) for camera in cameras]
+        ready = [
+            array
+            for array, camera in zip(mapped, cameras, strict=True)
+            if array is not None and array.shape[1:3] == (camera.height, camera.width)
+        ]
+        arrays: Sequence[Array] = ready
+        if len(ready) < len(cameras):
+            arrays = _cached(recording, cameras, cache_dir or _default_cache(), progress)
+        return FrameStore(cameras, arrays, rows[:-1])
+
+    def gather(self, camera: str, rows: Array) -> Array:
+        """Copy rows (int64 [B]) of one camera: uint8 [B, H, W, 3]."""
+        frames = self._arrays[camera]
+        if frames.flags.c_contiguous:
+            return frames.take(rows, axis=0)
+        return np.ascontiguousarray(frames[rows])
+
+
+def _joined(parts: Sequence[Frames]) -> Array | None:
+    """The parts as one array when they follow each other in memory, as the slices of one memory map do."""
+    arrays = [part for part in parts if isinstance(part, np.ndarray) and part.dtype == np.uint8]
+    if len(arrays) < len(parts):
+        return None
+    first = arrays[0]
+    address = first.ctypes.data
+    for array in arrays:
+        if array.ctypes.data != address or array.strides != first.strides:
+            return None
+        address += len(array) * first.strides[0]
+    return as_strided(first, (sum(map(len, arrays)), *first.shape[1:]), writeable=False)
+
+
+def resize(frames: Array, height: int, width: int) -> Array:
+    """Frames uint8 [B, H, W, 3] at another size: antialiased bilinear, each side scaled by itself."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    planes = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2)
+    scaled = interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    return scaled.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lapwing" / "frames"
+
+
+def _cached(recording: Recording, cameras: Sequence[Camera], cache_dir: Path, progress: bool) -> list[Array]:
+    folder = cache_dir / _fingerprint(recording, cameras)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        # Of several processes one builds and the others wait; the lock goes with its process.
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                _build(recording, cameras, folder, progress)
+        return [np.load(folder / f"{index}.npy", mmap_mode="r") for index in range(len(cameras))]
+    except OSError as error:
+        raise DataError(
+            f"{cache_dir}: the frame cache cannot be written or read ({error}); free some space or set XDG_CACHE_HOME"
+        ) from error
+
+
+def _build(recording: Recording, cameras: Sequence[Camera], folder: Path, progress: bool) -> None:
+    draft = folder.with_suffix(".partial")
+    shutil.rmtree(draft, ignore_errors=True)  # what a killed build left
+    draft.mkdir()
+    total = len(cameras) * sum(episode.num_rows for episode in recording.episodes)
+    try:
+        with tqdm(total=total, desc="frame cache", unit="frame", disable=not progress) as bar:
+            for index, camera in enumerate(cameras):
+                _pack(recording, camera, draft / f"{index}.npy", bar)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _pack(recording: Recording, camera: Camera, path: Path, bar: tqdm) -> None:
+    parts = [episode.images[camera.name] for episode in recording.episodes]
+    rows = sum(part.shape[0] for part in parts)
+    packed = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, camera.height, camera.width, 3))
+    row = 0
+    for part in parts:
+        block = max(1, _BLOCK_BYTES // (int(np.prod(part.shape[1:]))))
+        for start in range(0, part.shape[0], block):
+            frames = resize(part[start : start + block], camera.height, camera.width)
+            packed[row : row + len(frames)] = frames
+            row += len(frames)
+            bar.update(len(frames))
+    packed.flush()
+
+
+def _fingerprint(recording: Recording, cameras: Sequence[Camera]) -> str:
+    """A name for these frames that follows the recording's content, not its place."""
+    digest = hashlib.sha256(repr((recording.layout, cameras)).encode())
+    for episode in recording.episodes:
+        digest.update(repr([(name, part.shape) for name, part in episode.images.items()]).encode())
+    path = recording.path
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            _digest_file(file, digest)
+    return digest.hexdigest()[:24]
+
+
+def _digest_file(path: Path, digest: hashlib._Hash) -> None:
+    """Size, time of change and a few blocks spread over the file: enough to notice that it was rewritten."""
+    status = path.stat()
+    digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
+    with path.open("rb") as file:
+        for offset in np.linspace(0, max(0, status.st_size - 4096), _FINGERPRINT_BLOCKS).astype(int):
+            file.seek(int(offset))
+            digest.update(file.read(4096))

@@ -1,0 +1,135 @@
+"""The one gate between physical units and what networks see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from lapwing.episode import Array, Episode
+from lapwing.errors import CheckpointError, ConfigError, DataError
+from lapwing.spec import Axis, RobotSpec
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Mean and standard deviation per axis, of the training split alone.
+
+    state_mean, state_std: float32 [S]; action_mean, action_std: float32 [A], of the actions after the state was
+    subtracted where they are relative; action_low, action_high: float32 [A], the physical range in training;
+    relative_to: int64 [A], the state axis each action axis is relative to, -1 where it is absolute.
+    """
+
+    state_mean: Array
+    state_std: Array
+    action_mean: Array
+    action_std: Array
+    action_low: Array
+    action_high: Array
+    relative_to: Array
+
+    @staticmethod
+    def fit(
+        episodes: Sequence[Episode], spec: RobotSpec, relative: bool = False, std_floor: float = 1e-3
+    ) -> Normalizer:
+        """Statistics of `episodes`. No standard deviation is below `std_floor` (axis units), so that a constant
+        axis does not explode.
+
+        Raises DataError on a value that is not finite, ConfigError when `relative` matches no axis.
+        """
+        relative_to = np.full(spec.action_dim, -1)
+        if relative:
+            relative_to = corresponding_axes(spec)
+            if (relative_to < 0).all():
+                raise ConfigError(
+                    "relative actions: no action axis has a state axis of its name; expected at least one, "
+                    "name the axes in the spec or train on absolute actions"
+                )
+        state = np.concatenate([episode.state[: episode.num_steps] for episode in episodes])
+        action = np.concatenate([episode.action for episode in episodes])
+        _expect_finite("state", spec.state, state)
+        _expect_finite("action", spec.action, action)
+        offset = action - _reference(state, relative_to)
+        return Normalizer(
+            *_mean_and_std(state, std_floor),
+            *_mean_and_std(offset, std_floor),
+            action.min(0).astype(np.float32),
+            action.max(0).astype(np.float32),
+            relative_to,
+        )
+
+    def encode_state(self, state: Array) -> Array:
+        """Physical [..., S] -> normalised float32 [..., S]."""
+        encoded: Array = ((state - self.state_mean) / self.state_std).astype(np.float32)
+        return encoded
+
+    def encode_action(self, action: Array, state: Array) -> Array:
+        """Physical action [..., K, A] at physical state [..., S] -> normalised float32 [..., K, A]."""
+        offset = action - _reference(state, self.relative_to)[..., None, :]
+        encoded: Array = ((offset - self.action_mean) / self.action_std).astype(np.float32)
+        return encoded
+
+    def decode_action(self, encoded: Array, state: Array) -> Array:
+        """Normalised [..., K, A] at physical state [..., S] -> physical float32, within the range in training."""
+        offset = encoded * self.action_std + self.action_mean
+        action = offset + _reference(state, self.relative_to)[..., None, :]
+        return np.clip(action, self.action_low, self.action_high).astype(np.float32)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """The statistics as plain lists; `from_dict` is the inverse."""
+        return {one.name: getattr(self, one.name).tolist() for one in fields(self)}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], where: str = "statistics") -> Normalizer:
+        """Read statistics from plain lists. Raises CheckpointError naming what does not fit."""
+        try:
+            arrays = {
+                one.name: np.asarray(data[one.name], np.int64 if one.name == "relative_to" else np.float32)
+                for one in fields(Normalizer)
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{where}: not a normaliser ({error}); restore the checkpoint") from error
+        sides = {arrays[name].shape for name in arrays if name.startswith("action")} | {arrays["relative_to"].shape}
+        if len(sides) > 1 or arrays["state_mean"].shape != arrays["state_std"].shape:
+            shapes = {name: array.shape for name, array in arrays.items()}
+            raise CheckpointError(f"{where}: lengths do not agree ({shapes}); restore the checkpoint")
+        return Normalizer(**arrays)
+
+
+def corresponding_axes(spec: RobotSpec) -> Array:
+    """The state axis that measures what each action axis commands, int64 [A], -1 where there is none.
+
+    Arm axes are matched by name, or by place where state and action have as many axes; so are axes without a kind
+    where state and action have as many. Grippers and bases have none: their commands are no positions to hold.
+    """
+    same_size = spec.state_dim == spec.action_dim
+    place = {axis.name: index for index, axis in enumerate(spec.state)}
+    matched = [
+        place.get(axis.name, index if same_size else -1)
+        if axis.kind == "arm" or (axis.kind == "other" and same_size)
+        else -1
+        for index, axis in enumerate(spec.action)
+    ]
+    return np.array(matched, np.int64)
+
+
+def _reference(state: Array, relative_to: Array) -> Array:
+    """What is subtracted from the actions: [..., S] -> [..., A], 0 where an axis is absolute."""
+    return np.where(relative_to >= 0, state[..., np.maximum(relative_to, 0)], np.float32(0))
+
+
+def _mean_and_std(values: Array, std_floor: float) -> tuple[Array, Array]:
+    mean, std = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    return mean.astype(np.float32), np.maximum(std, std_floor).astype(np.float32)
+
+
+def _expect_finite(what: str, axes: Sequence[Axis], values: Array) -> None:
+    broken = ~np.isfinite(values)
+    if broken.any():
+        row, axis = np.argwhere(broken)[0]
+        raise DataError(
+            f"recording: {what} axis {axes[axis].name!r} is {values[row, axis]} at training step {row} "
+            f"({int(broken.sum())} such values); expected finite numbers, run `lapwing data check`"
+        )
