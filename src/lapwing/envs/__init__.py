@@ -1,0 +1,61 @@
+"""The worlds a policy can be sampled from and evaluated in. Each is imported only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from lapwing.env import BatchEnv, Sequential
+from lapwing.episode import Episode
+from lapwing.errors import WorldError
+from lapwing.spec import RobotSpec
+
+Quality = Literal["mixed", "expert"]
+AlohaTask = Literal["transfer", "insertion"]
+
+WORLDS: tuple[str, ...] = ("toy", "aloha", "aloha-insertion")
+
+
+def make_world(name: str, num: int = 1, size: int = 84) -> BatchEnv:
+    """`num` copies of a world with cameras of `size` x `size` pixels. Raises WorldError."""
+    task = _aloha_task(name)
+    if task is None:
+        from lapwing.envs.toy import Toy
+
+        return Toy(num, size)
+    from lapwing.envs.aloha import Aloha
+
+    return Sequential([Aloha(task, size) for _ in range(num)])
+
+
+def world_spec(name: str, size: int = 84) -> RobotSpec:
+    """The robot of a world, without starting it. Raises WorldError."""
+    task = _aloha_task(name)
+    if task is None:
+        from lapwing.envs import toy
+
+        return toy.spec(size)
+    from lapwing.envs import aloha
+
+    return aloha.spec(task, size)
+
+
+def sample_world(name: str, *, quality: Quality, size: int, seed: int) -> Iterator[Episode]:
+    """Scripted demonstrations of a world without end, the same ones for the same seed. Raises WorldError."""
+    task = _aloha_task(name)
+    if task is None:
+        from lapwing.envs import toy
+
+        return toy.demonstrations(quality, size, seed)
+    from lapwing.envs import aloha
+
+    return aloha.demonstrations(task, quality, size, seed)
+
+
+def _aloha_task(name: str) -> AlohaTask | None:
+    """The task of an aloha world; None for the toy world."""
+    if name not in WORLDS:
+        raise WorldError(f"world {name!r} is unknown; choose one of {', '.join(WORLDS)}")
+    if name == "toy":
+        return None
+    return "insertion" if name == "aloha-insertion" else "transfer"
