@@ -10,7 +10,6 @@ from lapwing.episode import Episode
 from lapwing.errors import WorldError
 from lapwing.spec import RobotSpec
 
-Quality = Literal["mixed", "expert"]
 AlohaTask = Literal["transfer", "insertion"]
 
 WORLDS: tuple[str, ...] = ("toy", "aloha", "aloha-insertion")
@@ -40,7 +39,7 @@ def world_spec(name: str, size: int = 84) -> RobotSpec:
     return aloha.spec(task, size)
 
 
-def sample_world(name: str, *, quality: Quality, size: int, seed: int) -> Iterator[Episode]:
+def sample_world(name: str, *, quality: Literal["mixed", "expert"], size: int, seed: int) -> Iterator[Episode]:
     """Scripted demonstrations of a world without end, the same ones for the same seed. Raises WorldError."""
     task = _aloha_task(name)
     if task is None:

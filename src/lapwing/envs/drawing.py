@@ -28,7 +28,9 @@ PALETTE = np.array(
     ],
     np.uint8,
 )
-BODY, LINK, LEFT_JOINT, BAR, DECOY_BAR, LEFT_END, DECOY_END, OPEN_HAND, CLOSED_HAND = 1, 2, 3, 5, 8, 6, 9, 10, 11
+BODY, LINK, LEFT_JOINT, RIGHT_JOINT = 1, 2, 3, 4
+TARGET_BAR, LEFT_END, RIGHT_END, DECOY_BAR, DECOY_END = 5, 6, 7, 8, 9
+OPEN_HAND, CLOSED_HAND = 10, 11
 
 WRIST_WINDOW, GLOBAL_WINDOW = 0.7, 2.0
 """Width and height of what a camera sees, metres."""
@@ -64,10 +66,10 @@ def _strokes(joints: Array, ends: Array, opening: Array) -> Iterator[Stroke]:
     link, fraction = _link_samples()
     points = joints[:, :, link] + fraction[:, None] * (joints[:, :, link + 1] - joints[:, :, link])
     yield Stroke(points.reshape(num, -1, 2), 0.022, np.array(LINK))
-    yield Stroke(joints[:, :, :6].reshape(num, -1, 2), 0.03, np.repeat([LEFT_JOINT, LEFT_JOINT + 1], 6))
+    yield Stroke(joints[:, :, :6].reshape(num, -1, 2), 0.03, np.repeat([LEFT_JOINT, RIGHT_JOINT], 6))
     bars = ends[:, :, :1] + along * (ends[:, :, 1:] - ends[:, :, :1])
-    yield Stroke(bars.reshape(num, -1, 2), 0.024, np.repeat([BAR, DECOY_BAR], 11))
-    yield Stroke(ends.reshape(num, 4, 2), 0.042, np.array([LEFT_END, LEFT_END + 1, DECOY_END, DECOY_END]))
+    yield Stroke(bars.reshape(num, -1, 2), 0.024, np.repeat([TARGET_BAR, DECOY_BAR], 11))
+    yield Stroke(ends.reshape(num, 4, 2), 0.042, np.array([LEFT_END, RIGHT_END, DECOY_END, DECOY_END]))
     hand = np.where(opening < CLOSED, CLOSED_HAND, OPEN_HAND)
     yield Stroke(_hands(joints, opening), 0.022, np.repeat(hand, 5, axis=1))
 
