@@ -1,0 +1,148 @@
+"""`lapwing bench lapo`: one LAPO step of ours beside one of the plain reference, in one table from one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from lapwing.errors import ConfigError, LapwingError
+from lapwing.run.bench_worker import Footprint, Job, work
+from lapwing.run.device import pick_device, pick_precision
+
+NOTES = """\
+plain: three torchvision ResNet-18, float32 NCHW, the encoder called at each of its seven uses in a step;
+  encoded once: the same, but each of the two observations goes through the encoder a single time.
+parameters: those an optimiser trains. memory: the most a process held above its imports (cuda: of the allocator).
+convolutions: their share of the step when run alone, in the same shapes and number format.
+The documents predicted their figures for one stacked trunk in place of three separate ones."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. `seconds` is the median over the rounds."""
+
+    name: str
+    seconds: float
+    footprint: Footprint
+
+
+def main(
+    batch: int = 64,
+    size: int = 84,
+    repeats: int = 5,
+    threads: int | None = None,
+    device: str = "auto",
+    encoders: Sequence[str] = ("stacked", "shared", "separate"),
+    backbone: str = "resnet18",
+    compiled: bool = False,
+) -> None:
+    """Time a LAPO step of ours and of the plain reference, and print the table.
+
+    Each variant lives in its own process and they step in turn, `repeats` rounds after a warm-up, so that a busy
+    machine slows them alike. Raises ConfigError where the reference is absent or a number makes no sense.
+    """
+    if min(batch, repeats) < 1 or size < 32:
+        raise ConfigError(f"bench: batch {batch}, repeats {repeats}, size {size}; expected at least 1, 1 and 32")
+    kind = pick_device(device)
+    threads = threads or torch.get_num_threads()
+    plain = Job("plain", batch, size, kind.type, threads, reference=find_reference())
+    ours = replace(plain, reference=None, backbone=backbone, compiled=compiled)
+    jobs = [plain, replace(plain, name="plain, encoded once", encode_once=True)]
+    jobs += [replace(ours, name=f"ours, {encoder}", encoder=encoder) for encoder in encoders]
+    where = torch.cuda.get_device_name(kind) if kind.type == "cuda" else f"{kind.type}, {threads} threads"
+    print(
+        f"LAPO step, batch {batch}, three cameras of {size}x{size}, {backbone}, {where}, "
+        f"ours in {pick_precision('auto', kind)}{', compiled' if compiled else ''}; median of {repeats} rounds in turn"
+    )
+    print(table(measure(jobs, repeats, steps=20 if kind.type == "cuda" else 1)))
+    print(NOTES)
+
+
+def find_reference() -> Path:
+    """benchmarks/plain_lapo.py of the checkout this package runs from. Raises ConfigError."""
+    path = Path(__file__).parents[3] / "benchmarks" / "plain_lapo.py"
+    if not path.is_file():
+        raise ConfigError(
+            "bench lapo: the plain reference, benchmarks/plain_lapo.py, is no part of the installed package; "
+            "run it from a checkout of the repository installed with `pip install -e .`"
+        )
+    return path
+
+
+def measure(jobs: Sequence[Job], repeats: int, steps: int) -> list[Row]:
+    """Run all jobs in processes of their own, in turn: a warm-up round, then `repeats` rounds of `steps` steps."""
+    seconds: dict[str, list[float]] = {job.name: [] for job in jobs}
+    with ExitStack() as stack:
+        workers = {job: stack.enter_context(_worker(job)) for job in jobs}
+        for turn in tqdm(range(repeats + 1), desc="rounds", unit="round", leave=False):
+            for job, pipe in workers.items():
+                taken = _ask(job, pipe, steps)
+                if turn > 0:
+                    seconds[job.name].append(taken)
+        return [Row(job.name, median(seconds[job.name]), _ask(job, pipe, 0)) for job, pipe in workers.items()]
+
+
+@contextmanager
+def _worker(job: Job) -> Iterator[Connection]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, job), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.kill()  # whatever it had to say has been received
+        process.join()
+        ours.close()
+
+
+def _ask(job: Job, pipe: Connection, steps: int) -> Any:
+    try:
+        pipe.send(steps)
+        return pipe.recv()
+    except (EOFError, ConnectionError) as error:
+        raise LapwingError(
+            f"bench lapo: the process of {job.name!r} ended early, its own message stands above; "
+            "if it was killed, memory ran out: use a smaller --batch or fewer --encoders"
+        ) from error
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows with their gains over the first; then those of stacked over separate, beside what was claimed."""
+    cells = [["", "parameters", "", "step", "", "memory", "", "convolutions"]]
+    cells += [_cells(row, rows[0]) for row in rows]
+    named = {row.name: row for row in rows}
+    if {"ours, stacked", "ours, separate"} <= named.keys():
+        cells.append(["stacked for separate", *_gains(named["ours, stacked"], named["ours, separate"]), ""])
+    cells.append(["documents' prediction", "", "-67 %", "", "1.6-2.2x", "", "-63 %", ""])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in cells)
+    )
+
+
+def _cells(row: Row, first: Row) -> list[str]:
+    foot = row.footprint
+    cells = ["", *_gains(row, first)] if row is not first else [""] * 7
+    cells[0], cells[1] = row.name, f"{foot.parameters / 1e6:.2f} M"
+    cells[3], cells[5] = f"{row.seconds * 1e3:.{0 if row.seconds > 0.1 else 2}f} ms", f"{foot.peak_bytes / 1e6:.0f} MB"
+    return [*cells, f"{foot.convolution_seconds / row.seconds:.0%}".replace("%", " %")]
+
+
+def _gains(row: Row, base: Row) -> list[str]:
+    """[blank, change of parameters, blank, speed-up, blank, change of memory]."""
+    parameters = row.footprint.parameters / base.footprint.parameters - 1
+    memory = row.footprint.peak_bytes / base.footprint.peak_bytes - 1
+    speed = base.seconds / row.seconds
+    return ["", f"{100 * parameters:+.0f} %", "", f"{speed:.2f}x", "", f"{100 * memory:+.0f} %"]
