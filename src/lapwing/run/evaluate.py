@@ -161,20 +161,6 @@ def _join(rounds: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-class Blind:
-    """A control: the same policy, shown black frames instead of what the cameras see."""
-
-    def __init__(self, policy: Actor) -> None:
-        self._policy = policy
-
-    def reset(self) -> None:
-        self._policy.reset()
-
-    def __call__(self, observation: Observation, /) -> Array:
-        black = {name: np.zeros_like(frames) for name, frames in observation.images.items()}
-        return self._policy(Observation(black, observation.state))
-
-
 def save_evaluation(run: Path, world_name: str, seed: int, results: Mapping[str, Evaluation]) -> Path:
     """Write RUN/eval/<world>-<seed>.json, and the filmstrip beside it, for the report to show.
 

@@ -1,0 +1,48 @@
+"""Controls: what a policy has to beat, and what is left of it when it cannot see."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lapwing.data.normalize import Normalizer, corresponding_axes
+from lapwing.episode import Array, Observation
+from lapwing.run.evaluate import Actor
+from lapwing.spec import RobotSpec
+
+
+def hold_action(state: Array, spec: RobotSpec, normalizer: Normalizer) -> Array:
+    """Stay where you are: physical state [..., S] -> physical action [..., A].
+
+    An axis that commands no position the state measures (a gripper, a base) gets its mean in training.
+    """
+    axes = corresponding_axes(spec)
+    mean = np.where(axes >= 0, np.float32(0), normalizer.action_mean)
+    held: Array = np.where(axes >= 0, state[..., np.maximum(axes, 0)], mean)
+    return held
+
+
+class Hold:
+    """A policy that stays where it is."""
+
+    def __init__(self, spec: RobotSpec, normalizer: Normalizer) -> None:
+        self._spec, self._normalizer = spec, normalizer
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+    def __call__(self, observation: Observation, /) -> Array:
+        return hold_action(observation.state, self._spec, self._normalizer)
+
+
+class Blind:
+    """A policy shown black frames instead of what the cameras see."""
+
+    def __init__(self, policy: Actor) -> None:
+        self._policy = policy
+
+    def reset(self) -> None:
+        self._policy.reset()
+
+    def __call__(self, observation: Observation, /) -> Array:
+        black = {name: np.zeros_like(frames) for name, frames in observation.images.items()}
+        return self._policy(Observation(black, observation.state))
