@@ -15,8 +15,6 @@ from lapwing.data.normalize import Normalizer
 from lapwing.episode import Array, Episode, Recording, returns_to_go
 from lapwing.errors import ConfigError, DataError
 
-_RANGE_MARGIN = 0.1
-
 
 @dataclass(frozen=True)
 class Split:
@@ -51,8 +49,7 @@ class Dataset:
     """Some episodes of a recording, ready to be drawn from.
 
     Rows count the observations of these episodes, one episode after another. States, actions and rewards are in
-    memory, frames are gathered from the store for each batch, and the next observation is a row number. Rewards
-    are multiplied by `reward_scale`. Raises DataError when a reward is not finite.
+    memory, frames are gathered from the store for each batch, and the next observation is a row number.
     """
 
     def __init__(
@@ -61,18 +58,15 @@ class Dataset:
         frames: FrameStore,
         episodes: Sequence[int],
         normalizer: Normalizer,
-        reward_scale: float = 1.0,
     ) -> None:
         self.recording, self.normalizer = recording, normalizer
         self.episodes = tuple(episodes)
         self.spec = replace(recording.spec, cameras=frames.cameras)
         self._frames = frames
-        self._reward_scale = reward_scale
         chosen = self._chosen()
         if not chosen:
             raise DataError(f"{recording.path}: no episode in this split; record more episodes")
         self.has_reward = all(episode.reward is not None for episode in chosen)
-        self._expect_finite_rewards()
         self._state = np.concatenate([episode.state for episode in chosen])
         self._action = np.concatenate([_one_per_row(episode) for episode in chosen])
         lengths = np.array([episode.num_rows for episode in chosen])
@@ -83,28 +77,9 @@ class Dataset:
     def _chosen(self) -> list[Episode]:
         return [self.recording.episodes[index] for index in self.episodes]
 
-    def _expect_finite_rewards(self) -> None:
-        for index, episode in zip(self.episodes, self._chosen(), strict=True):
-            if episode.reward is not None and not np.isfinite(episode.reward).all():
-                raise DataError(
-                    f"{self.recording.path}: episode {index} has a reward that is NaN or infinite; "
-                    "expected finite numbers, run `lapwing data check`"
-                )
-
     def num_samples(self, sampling: Sampling) -> int:
         """How many different samples there are."""
         return len(self._samples(sampling).row)
-
-    def value_range(self, gamma: float) -> tuple[float, float]:
-        """Smallest and largest discounted return from any step, 0 included, widened by a tenth of the span.
-
-        (0, 0) where the recording has no rewards.
-        """
-        returns = [returns_to_go(self._reward(episode), gamma) for episode in self._chosen()]
-        low = min(0.0, *(float(one.min()) for one in returns))
-        high = max(0.0, *(float(one.max()) for one in returns))
-        margin = _RANGE_MARGIN * (high - low)
-        return low - margin, high + margin
 
     def stream(
         self, sampling: Sampling, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
@@ -162,7 +137,7 @@ class Dataset:
     def _reward(self, episode: Episode) -> Array:
         if episode.reward is None:
             return np.zeros(episode.num_steps)
-        return episode.reward.astype(np.float64) * self._reward_scale
+        return episode.reward.astype(np.float64)
 
     def _samples(self, sampling: Sampling) -> _Samples:
         if isinstance(sampling, Transitions) and not self.has_reward:

@@ -75,7 +75,8 @@ class Normalizer:
         """Normalised [..., K, A] at physical state [..., S] -> physical float32, within the range in training."""
         offset = encoded * self.action_std + self.action_mean
         action = offset + _reference(state, self.relative_to)[..., None, :]
-        return np.clip(action, self.action_low, self.action_high).astype(np.float32)
+        clamped: Array = np.clip(action, self.action_low, self.action_high).astype(np.float32)
+        return clamped
 
     def to_dict(self) -> dict[str, list[float]]:
         """The statistics as plain lists; `from_dict` is the inverse."""

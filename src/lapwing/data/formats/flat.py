@@ -23,10 +23,17 @@ from lapwing.episode import Array, Episode, Frames, Recording
 from lapwing.errors import DataError, SpecError
 from lapwing.spec import Axis, Camera, RobotSpec, unnamed_axes
 
-__all__ = ["FlatWriter", "read_flat"]
+__all__ = ["FlatWriter", "is_flat", "read_flat"]
 
 _FIRST_CAMERAS = ("left", "right", "global")  # the documents' order; others follow by name
 _STATE_KEYS = ("joint", "state")
+
+
+def is_flat(file: h5py.File) -> bool:
+    """Whether the file is meant to be of this layout, complete or not."""
+    if "action" in file or isinstance(file.get("observations"), h5py.Dataset):
+        return False
+    return "actions" in file or isinstance(file.get("observations"), h5py.Group)
 
 
 def read_flat(path: Path, image_layout: ImageLayout = "auto") -> Recording:
@@ -123,7 +130,7 @@ def _read_cameras(
     observations = file["observations"]
     frames: dict[str, Frames] = {}
     for key in sorted(observations, key=_camera_order):
-        dataset, name = observations[key], key.removesuffix("_image")
+        dataset, name = observations.get(key), key.removesuffix("_image")
         if isinstance(dataset, h5py.Dataset) and dataset.ndim == 4:
             if name in frames:
                 raise DataError(f"{path}: two datasets are camera {name!r} in 'observations'; rename '{key}'")

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from lapwing.episode import Array, Episode
+from lapwing.episode import Array, Episode, Frames
 from lapwing.errors import DataError
 from lapwing.spec import Camera, RobotSpec
 
-_COPIED_BYTES = 32 << 20
+_BLOCK_BYTES = 32 << 20
 
 
 class FlatWriter:
@@ -66,7 +66,7 @@ class FlatWriter:
         steps = episode.num_steps
         try:
             for camera in self._spec.cameras:
-                self._spools[camera.name].write(np.ascontiguousarray(episode.images[camera.name][:steps]).data)
+                self._spool(camera, episode.images[camera.name], steps)
         except OSError as error:
             raise DataError(f"{self._path}: cannot be written ({error.strerror}); free some space") from error
         last = np.arange(steps) == steps - 1
@@ -78,6 +78,14 @@ class FlatWriter:
             self._columns["rewards"].append(np.asarray(episode.reward, np.float32))
         success = {} if episode.success is None else {"success": bool(episode.success)}
         self._episodes.append({**episode.meta, **success})
+
+    def _spool(self, camera: Camera, frames: Frames, steps: int) -> None:
+        file, frame_bytes = self._spools[camera.name], camera.height * camera.width * 3
+        file.seek(sum(map(len, self._columns["actions"])) * frame_bytes)
+        file.truncate()  # what an episode that could not be read to its end has left
+        block = max(1, _BLOCK_BYTES // frame_bytes)
+        for start in range(0, steps, block):
+            file.write(np.ascontiguousarray(frames[start : min(start + block, steps)]).data)
 
     def _expect_fit(self, episode: Episode) -> None:
         where = f"{self._path}: episode {len(self._episodes)}"
@@ -109,7 +117,7 @@ class FlatWriter:
     def _move_frames(self, file: h5py.File, camera: Camera, spool: Path) -> None:
         shape = (sum(map(len, self._columns["actions"])), camera.height, camera.width, 3)
         dataset = file.create_dataset(f"observations/{camera.name}_image", shape, np.uint8)
-        block = max(1, _COPIED_BYTES // (camera.height * camera.width * 3))
+        block = max(1, _BLOCK_BYTES // (camera.height * camera.width * 3))
         frames = np.memmap(spool, np.uint8, "r", shape=shape)
         for start in range(0, len(frames), block):
             dataset[start : start + block] = frames[start : start + block]

@@ -46,8 +46,7 @@ def read_array(dataset: h5py.Dataset, rows: Any = ()) -> Array:
     try:
         return np.asarray(dataset[rows])
     except OSError as error:
-        where = f"{dataset.file.filename}: '{dataset.name.lstrip('/')}'"
-        raise DataError(f"{where} cannot be read ({error}); the file is damaged, copy it again") from error
+        raise DataError(f"{_where(dataset)} cannot be read ({error}); the file is damaged, copy it again") from error
 
 
 def camera_frames(dataset: h5py.Dataset, image_layout: ImageLayout = "auto") -> Frames:
@@ -96,10 +95,16 @@ def _float_scale(dataset: h5py.Dataset) -> float:
     count = min(_PROBED_FRAMES, len(dataset))
     rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
     probe = np.stack([read_array(dataset, int(row)) for row in rows])
+    _expect_finite(dataset, probe)
     low, high = float(probe.min()), float(probe.max())
-    if not (low >= -1e-3 and high <= 255.5):
+    if low < -1e-3 or high > 255.5:
         raise DataError(f"{_where(dataset)} ranges over {low:.4g}..{high:.4g}, expected 0..1 or 0..255; rescale it")
     return 255.0 if high <= 1.0 + 1e-3 else 1.0
+
+
+def _expect_finite(dataset: h5py.Dataset, frames: Array) -> None:
+    if not np.isfinite(frames).all():
+        raise DataError(f"{_where(dataset)} has pixels that are NaN or infinite, expected numbers; repair the frames")
 
 
 class _Handle:
@@ -154,7 +159,6 @@ class StoredFrames:
         dataset = self.handle.open()
         frames = read_array(dataset, rows)
         if self.scale is not None:
-            if not np.isfinite(frames).all():
-                raise DataError(f"{_where(dataset)} has pixels that are NaN or infinite; repair or drop the frames")
+            _expect_finite(dataset, frames)
             frames = np.clip(np.rint(frames * self.scale), 0, 255).astype(np.uint8)
         return frames.transpose(0, 2, 3, 1) if self.channels_first else frames
