@@ -38,8 +38,11 @@ class BcConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
 
     def __post_init__(self) -> None:
-        if self.chunk < 1 or self.lr <= 0:
-            raise ConfigError(f"bc: chunk {self.chunk} and lr {self.lr} must be positive")
+        for name in ("chunk", "lr", "obs_feature_dim"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"bc: {name} is {getattr(self, name)}, expected a positive number")
+        if self.random_shift < 0:
+            raise ConfigError(f"bc: random_shift is {self.random_shift}, expected 0 or more")
 
 
 class BcAgent:

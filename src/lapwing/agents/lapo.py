@@ -90,9 +90,16 @@ class LapoConfig:
         for name in ("discount", "tau", "expectile", "doubleq_min"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a number from 0 to 1")
-        for name in ("max_latent", "critic_lr", "vae_lr", "actor_lr"):
-            if getattr(self, name) <= 0:
+        for name in ("n_step", "max_latent", "obs_feature_dim", "critic_lr", "vae_lr", "actor_lr"):
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
+        for name in (
+            "kl_beta", "latent_dim", "latent_penalty", "bc_coef", "random_shift", "encoder_lr", "encoder_grad_clip"
+        ):  # fmt: skip
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")
+        if self.value_bounds == "geometric" and self.discount == 1:
+            raise ConfigError("lapo: value_bounds 'geometric' needs a discount below 1; or use value_bounds 'returns'")
 
 
 PRESETS: dict[str, LapoConfig] = {
@@ -223,7 +230,7 @@ class LapoAgent:
             "v_mean": v.detach().mean() / self.reward_scale,
             "q_out_of_range": ((q1.detach() < low) | (q1.detach() > high)).float().mean(),
             "v_target_clipped": (raw_v != target_v).float().mean(),
-            "encoder_grad_norm": self._encoder_grad_norm,
+            "encoder_grad_norm": self._encoder_grad_norm.to(loss.device),
         }
 
     def _clip_encoder(self) -> None:
@@ -265,7 +272,7 @@ class LapoAgent:
             "reconstruction_mean": at_mean,
             "reconstruction_z0": at_zero,
             "kl": latent_kl(mean.detach(), log_var.detach()).mean(),
-            "latent_active": (mean.detach().var(0) > 0.01).sum().float(),
+            "latent_active": (mean.detach().var(0, correction=0) > 0.01).sum().float(),
         }
 
     def _step_actor(self, feature: Tensor) -> Metrics:
