@@ -16,7 +16,7 @@ FLOORS = {
     "data": 2, "nets": 2,
     "agents": 3,
     "run": 4, "envs": 4,
-    "cli": 5, "demo": 5, "__init__": 5,
+    "cli": 5, "commands": 5, "demo": 5, "__init__": 5,
 }  # fmt: skip
 APART = {"data", "nets", "agents", "run", "envs"}  # on one floor, these see only themselves
 LIGHT = ("errors", "spec", "episode", "env", "stats", "envs", "data.check", "data.convert", "data.formats", "cli")

@@ -1,0 +1,83 @@
+"""The `lapwing` command: finds the subcommand, runs it, and turns what a user can mend into one line.
+
+Each subcommand is imported when it is called, so that `--help` and `data check` start without PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from lapwing.errors import LapwingError
+
+COMMANDS = {
+    "data sample": ("lapwing.commands.data:sample", "draw demonstrations from a simulated world"),
+    "data check": ("lapwing.commands.data:check", "is a recording fit for training? every problem, and what to do"),
+    "data info": ("lapwing.commands.data:info", "episodes, steps, returns, success and sizes of a recording"),
+    "data convert": ("lapwing.commands.data:convert", "a LeRobot data set, or a flat file at another size, to flat"),
+    "train lapo": ("lapwing.commands.train:lapo", "train by offline reinforcement learning"),
+    "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
+    "eval": ("lapwing.commands.evaluate:evaluate", "run a trained policy in a simulated world"),
+    "report": ("lapwing.commands.evaluate:report", "write RUN/report.html anew"),
+    "bench data": ("lapwing.commands.bench:data", "time batches from a memory map beside plain copies of their bytes"),
+    "bench lapo": ("lapwing.commands.bench:lapo", "time a LAPO step beside a plain reference, encoder by encoder"),
+}  # fmt: skip
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0 done, 1 said no, 2 something to mend, 130 interrupted."""
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        command, rest = _find(words)
+        return command(rest) if command else 0
+    except LapwingError as error:
+        print(f"lapwing: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"lapwing: interrupted: {interrupt}" if str(interrupt) else "lapwing: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        return 0
+
+
+def _find(words: list[str]) -> tuple[Callable[[list[str]], int] | None, list[str]]:
+    """The command that `words` begin with, and the words after it; None when only help was asked for."""
+    for length in (1, 2):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            module, function = COMMANDS[name][0].split(":")
+            return getattr(importlib.import_module(module), function), words[length:]
+    group = words[0] if words and any(name.startswith(f"{words[0]} ") for name in COMMANDS) else ""
+    asked = words[1:] if group else words
+    if asked == ["--version"]:
+        from lapwing import __version__
+
+        print(__version__)
+    elif not asked or asked[0] in ("-h", "--help"):
+        print(_overview(group))
+    else:
+        known = ", ".join(sorted({name.removeprefix(group).split()[0] for name in _below(group)}))
+        raise UsageError(f"unknown command {' '.join(words)!r}; known{' after ' + group if group else ''}: {known}")
+    return None, []
+
+
+class UsageError(LapwingError):
+    """A command line that means nothing."""
+
+
+def _below(group: str) -> list[str]:
+    return [name for name in COMMANDS if not group or name.startswith(f"{group} ")]
+
+
+def _overview(group: str) -> str:
+    names = _below(group)
+    width = max(map(len, names))
+    lines = [f"  lapwing {name:<{width}}  {COMMANDS[name][1]}" for name in names]
+    return "\n".join(["usage: lapwing COMMAND ... (each has its own --help)", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""`lapwing data`: sample, check, info, convert."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tqdm import tqdm
+
+from lapwing import envs
+from lapwing.commands.flags import parse
+from lapwing.data import check as checking
+from lapwing.data import convert as converting
+from lapwing.data import info as summing
+from lapwing.data.formats.flat_writer import FlatWriter
+from lapwing.data.formats.hdf5 import ImageLayout
+from lapwing.episode import Episode
+from lapwing.errors import ConfigError
+
+World = Literal["toy", "aloha", "aloha-insertion"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw scripted demonstrations from a simulated world into a flat HDF5 file."""
+
+    out: tyro.conf.Positional[Path]
+    """The file to write."""
+    world: World = "toy"
+    """The simulated world."""
+    episodes: int | None = None
+    """Whole episodes to draw; 100 when --n-samples is not given either."""
+    n_samples: int | None = None
+    """Exact number of steps to draw; the last episode is cut, as truncated."""
+    quality: Literal["mixed", "expert"] = "mixed"
+    """mixed: the whole range from expert to failing; expert: successes."""
+    size: int = 84
+    """Height and width of the images in pixels."""
+    seed: int = 0
+    """The same seed draws the same episodes."""
+
+
+def sample(args: Sequence[str]) -> int:
+    """`lapwing data sample`"""
+    command = parse(Sample, args, "lapwing data sample")
+    if command.episodes is not None and command.n_samples is not None:
+        raise ConfigError("--episodes and --n-samples exclude each other; give one")
+    for name in ("episodes", "n_samples"):
+        value = getattr(command, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+    if not 8 <= command.size <= 4096:
+        raise ConfigError(f"--size is {command.size}, expected 8 to 4096 pixels")
+    spec = envs.world_spec(command.world, command.size)
+    drawn = envs.sample_world(command.world, quality=command.quality, size=command.size, seed=command.seed)
+    episodes = steps = successes = 0
+    with FlatWriter(command.out, spec) as writer:
+        for episode in _enough(drawn, command):
+            writer.add(episode)
+            episodes, steps = episodes + 1, steps + episode.num_steps
+            successes += bool(episode.success)
+    print(f"{command.out}: {episodes} episodes, {steps} steps, {successes} of the episodes succeed")
+    return 0
+
+
+def _enough(drawn: Iterator[Episode], command: Sample) -> Iterator[Episode]:
+    """Episodes up to the number asked for, under a bar that counts in the unit asked for."""
+    by_steps = command.n_samples is not None
+    total = command.n_samples or command.episodes or 100
+    with tqdm(total=total, desc="sample", unit="step" if by_steps else "episode") as bar:
+        while bar.n < total:
+            episode = next(drawn)
+            if by_steps and episode.num_steps > total - bar.n:
+                episode = _cut(episode, total - bar.n)
+            yield episode
+            bar.update(episode.num_steps if by_steps else 1)
+
+
+def _cut(episode: Episode, steps: int) -> Episode:
+    """The first `steps` of an episode; what would have become of it is unknown."""
+    return replace(
+        episode,
+        images={name: frames[: steps + 1] for name, frames in episode.images.items()},
+        state=episode.state[: steps + 1],
+        action=episode.action[:steps],
+        reward=None if episode.reward is None else episode.reward[:steps],
+        terminated=False,
+        success=None,
+    )
+
+
+@dataclass(frozen=True)
+class Check:
+    """Show what a recording holds and every problem it has. Exit code 0 only when it can be trained on."""
+
+    path: tyro.conf.Positional[Path]
+    """The recording."""
+    image_layout: ImageLayout = "auto"
+    """Order of the axes of images, where the shape does not tell."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON for programs."""
+
+
+def check(args: Sequence[str]) -> int:
+    """`lapwing data check`"""
+    command = parse(Check, args, "lapwing data check")
+    result = checking.check(command.path, command.image_layout, progress=not command.json)
+    print(json.dumps(result.to_dict(), indent=1) if command.json else checking.format_check(result))
+    return 0 if result.trainable else 2
+
+
+@dataclass(frozen=True)
+class Info:
+    """Sum up a recording: episodes, steps, lengths, returns, success, size."""
+
+    path: tyro.conf.Positional[Path]
+    """The recording."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON for programs."""
+
+
+def info(args: Sequence[str]) -> int:
+    """`lapwing data info`"""
+    command = parse(Info, args, "lapwing data info")
+    figures = summing.info(command.path)
+    print(json.dumps(figures, indent=1) if command.json else summing.format_info(figures))
+    return 0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a recording of another layout or size as a flat HDF5 file."""
+
+    src: tyro.conf.Positional[Path]
+    """A LeRobot v2.1 data set, or a flat file."""
+    out: tyro.conf.Positional[Path]
+    """The file to write."""
+    to: Literal["flat"] = "flat"
+    """The layout to write."""
+    size: int | None = None
+    """Height and width of the images in pixels; None keeps them."""
+    reward: converting.Reward = "none"
+    """last-step: each episode ends in success, with reward 1, unless the recording says otherwise."""
+    skip_damaged: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Leave out episodes that cannot be read, and say which."""
+
+
+def convert(args: Sequence[str]) -> int:
+    """`lapwing data convert`"""
+    command = parse(Convert, args, "lapwing data convert")
+    print(
+        converting.convert(
+            command.src,
+            command.out,
+            size=command.size,
+            reward=command.reward,
+            skip_damaged=command.skip_damaged,
+        )
+    )
+    return 0

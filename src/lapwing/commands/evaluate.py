@@ -1,0 +1,131 @@
+"""`lapwing eval` and `lapwing report`: how good is the policy?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+
+from lapwing.commands.flags import parse
+from lapwing.envs import make_world
+from lapwing.errors import CheckpointError, ConfigError
+from lapwing.run import evaluate as evaluating
+from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.run.device import pick_device
+from lapwing.run.evaluate import Evaluation, save_evaluation
+from lapwing.run.policy import Policy
+from lapwing.run.report import write_report
+from lapwing.run.video import write_video
+
+SIDE_BY_SIDE = {"toy": 50}  # copies of a world stepped together; the simulators of the others are heavy
+FILMED = 3  # episodes in the filmstrip and the video
+FRAMES_PER_SECOND = 25.0  # of the video where the robot's rate is unknown
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Run a trained policy in fresh episodes of a simulated world, in each way it can act."""
+
+    run: tyro.conf.Positional[Path]
+    """The run directory."""
+    world: Literal["toy", "aloha", "aloha-insertion"]
+    """The simulated world."""
+    episodes: int = 50
+    """Fresh episodes for each mode."""
+    seed: int = 0
+    """The same seed gives the same episodes."""
+    checkpoint: str = "best"
+    """best, last, or the number of a saved step."""
+    mode: str | None = None
+    """One way to act (LAPO: pi, z0, bc); None: all of them, side by side."""
+    video: Path | None = None
+    """Write the first episodes of the first mode as an MP4 file."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where to compute; auto: cuda, then mps, then cpu."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON for programs."""
+
+
+def evaluate(args: Sequence[str]) -> int:
+    """`lapwing eval`"""
+    command = parse(Evaluate, args, "lapwing eval")
+    if not (command.run / "checkpoints").is_dir():
+        raise CheckpointError(f"{command.run}: not a run; expected a directory made by `lapwing train`")
+    checkpoint = find_checkpoint(command.run, _which(command.checkpoint))
+    results, rate_hz = _evaluate_modes(command, checkpoint)
+    saved = save_evaluation(command.run, command.world, command.seed, results)
+    if command.video is not None:
+        film = np.concatenate(next(iter(results.values())).frames)
+        write_video(command.video, film, rate_hz or FRAMES_PER_SECOND)
+    write_report(command.run)
+    if command.json:
+        print(json.dumps({"checkpoint": checkpoint.name, **json.loads(saved.read_text(encoding="utf-8"))}, indent=1))
+    else:
+        print(f"{command.world}, {command.episodes} fresh episodes, seed {command.seed}, {checkpoint.name}")
+        print(table(results))
+    return 0
+
+
+def _which(name: str) -> Which:
+    match name:
+        case "best" | "last":
+            return name
+        case _ if name.isdigit():
+            return int(name)
+    raise ConfigError(f"--checkpoint is {name!r}, expected best, last or the number of a saved step")
+
+
+def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Evaluation], float]:
+    """Evaluations by mode, the deployed one first and filmed; and the world's rate in Hz."""
+    device = pick_device(command.device)
+    agent, spec, normalizer, _ = load_acting(checkpoint, device)
+    modes = agent.modes if command.mode is None else (command.mode,)
+    policies = {mode: Policy(agent, spec, normalizer, mode, device) for mode in modes}
+    size = spec.cameras[0].height if spec.cameras else 84
+    world = make_world(command.world, min(command.episodes, SIDE_BY_SIDE.get(command.world, 1)), size)
+    try:
+        results = {
+            mode: evaluating.evaluate(policy, world, command.episodes, command.seed, FILMED if mode == modes[0] else 0)
+            for mode, policy in policies.items()
+        }
+    finally:
+        world.close()
+    return results, world.spec.rate_hz
+
+
+def table(results: Mapping[str, Evaluation]) -> str:
+    """One line a mode: every rate with its 95 % Wilson interval, mean return and length."""
+    flags = sorted({flag for one in results.values() for flag in one.flags}, key=lambda flag: flag != "success")
+    lines = [["mode", *(flag.replace("_", " ") for flag in flags), "return", "length"]]
+    for mode, one in results.items():
+        rates = [f"{one.rate(flag):.1%} [{_interval(one, flag)}]" for flag in flags]
+        lines.append([mode, *rates, f"{np.mean(one.returns):.3f}", f"{np.mean(one.lengths):.1f}"])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _interval(evaluation: Evaluation, flag: str) -> str:
+    low, high = evaluation.interval(flag)
+    return f"{low:.1%}, {high:.1%}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write RUN/report.html anew from what the run holds."""
+
+    run: tyro.conf.Positional[Path]
+    """The run directory."""
+
+
+def report(args: Sequence[str]) -> int:
+    """`lapwing report`"""
+    command = parse(Report, args, "lapwing report")
+    print(write_report(command.run))
+    return 0

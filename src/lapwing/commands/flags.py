@@ -1,0 +1,54 @@
+"""Flags from a dataclass or a function's parameters, by tyro; what does not parse is one line instead of a box."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from lapwing.errors import ConfigError
+
+Command = TypeVar("Command")
+
+
+def parse(
+    kind: Callable[..., Command], args: Sequence[str], prog: str, default: Command = tyro.MISSING_NONPROP
+) -> Command:
+    """Fill `kind` from `args`. Prints help and exits for --help; raises ConfigError for what does not parse."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            filled: Command = tyro.cli(  # type: ignore[call-overload]
+                kind, args=list(args), prog=prog, default=default, config=(tyro.conf.OmitArgPrefixes,)
+            )
+            return filled
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ConfigError(f"{_in_one_line(said.getvalue())}; see {prog} --help") from None
+
+
+def call(function: Callable[..., Any], args: Sequence[str], prog: str) -> None:
+    """Call `function` with its parameters as flags."""
+
+    @functools.wraps(function)
+    def collect(**parameters: Any) -> dict[str, Any]:
+        return parameters
+
+    function(**parse(collect, args, prog))
+
+
+def _in_one_line(box: str) -> str:
+    """The first part of tyro's boxed message; what follows a rule is help."""
+    lines: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│ ")
+        if lines and set(text) == {"─"}:
+            break
+        if line.startswith("│"):
+            lines.append(text)
+    return " ".join(" ".join(lines or box.split()).rstrip(".").split())

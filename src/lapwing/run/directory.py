@@ -1,0 +1,83 @@
+"""The run directory: taken once, made whole in one move, and the settings a resumed run must share with it.
+
+RUN/config.json  split.json  data.json  progress.csv  held_out.json  report.html  tensorboard/  checkpoints/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lapwing.errors import CheckpointError, ConfigError
+
+
+def expect_free(run: Path) -> None:
+    """Raise CheckpointError unless a run can be made at `run`: nothing there yet, and a place one can write to."""
+    if run.is_dir() and any(run.iterdir()):
+        raise CheckpointError(f"{run}: already exists; go on with --resume, or choose another --out")
+    if run.exists() and not run.is_dir():
+        raise CheckpointError(f"{run}: is a file, expected a directory to make; choose another --out")
+    parent = next(folder for folder in run.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{run}: {parent} is not a directory one can write to; choose another --out")
+
+
+def create_run(run: Path, contents: Mapping[str, Any]) -> None:
+    """Make the run directory with its JSON files, all of them or none."""
+    partial = run.absolute().with_name(f".{run.absolute().name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, content in contents.items():
+        write_json(partial / name, content)
+    (partial / "checkpoints").mkdir()
+    os.rename(partial, run)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write beside and rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """What config.json of a run says. Raises CheckpointError when `run` is none."""
+    path = run / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{run}: not a run to resume, config.json is missing; start one without --resume"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path}: damaged: expected a JSON object")
+    return settings
+
+
+def expect_same(run: Path, started: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ConfigError naming the first setting in which a resumed run differs from its beginning.
+
+    More steps are allowed. In "config" a value may also be what was asked for before it was resolved.
+    """
+    was, asked = dict(_leaves(started)), dict(_leaves({"config": started["resolved_from"]}))
+    for name, value in _leaves(now):
+        before = was.get(name)
+        if name == "options.steps" and value >= before:
+            continue
+        if value not in (before, asked.get(name, before)):
+            allowed = "it may only grow" if name == "options.steps" else "leave it as it was, or start another run"
+            raise ConfigError(f"{run}: cannot resume with {name} {value!r}, the run has {before!r}; {allowed}")
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,56 @@
+"""Settings of a training run that no algorithm owns. `tyro` makes flags of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from lapwing.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train, whatever the algorithm."""
+
+    steps: int
+    """Gradient steps."""
+    batch_size: int = 64
+    """Samples in a step, over all processes together."""
+    seed: int = 0
+    """Of the split, the initial weights and the order of the batches."""
+    eval_every: Annotated[int, tyro.conf.arg(aliases=["--eval-freq"])] = 1000
+    """Steps between measurements on the held-out episodes; a checkpoint is written with each."""
+    save_every: Annotated[int, tyro.conf.arg(aliases=["--save-freq"])] = 5000
+    """Steps between the checkpoints that are kept for good."""
+    log_every: int = 100
+    """Steps averaged into one row of progress.csv."""
+    eval_samples: int = 2048
+    """Held-out samples measured each time, spread evenly."""
+    best_metric: str = ""
+    """Column of progress.csv whose lowest value makes the checkpoint `best`; empty: the algorithm's own."""
+    train_fraction: float = 0.8
+    """Share of the episodes to learn from; the others are held out."""
+    image_size: int | None = None
+    """Width and height in pixels to train at; None: as recorded."""
+    image_layout: Literal["auto", "nhwc", "nchw"] = "auto"
+    """Order of the axes of recorded images, where the shape does not tell."""
+    relative_actions: bool = False
+    """Learn actions relative to the state, axis by axis, where names correspond."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where to compute; auto: cuda, then mps, then cpu."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the image encoder; auto: bf16 where the hardware has it."""
+    compile: bool = False
+    """Compile the image encoder: a slow start for faster steps."""
+    threads: int | None = None
+    """CPU threads of one operation; None: PyTorch's choice."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "save_every", "log_every", "eval_samples", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, expected at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, expected 0 or more")

@@ -1,0 +1,121 @@
+"""A trained agent as a robot sees it: an observation in, a physical action out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lapwing.agent import Agent
+from lapwing.batch import Obs
+from lapwing.data.normalize import Normalizer
+from lapwing.episode import Array, Observation
+from lapwing.errors import ConfigError, SpecError
+from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.spec import RobotSpec
+
+
+class Policy:
+    """Acts deterministically. An agent that predicts K actions is asked once, then its chunk is played out.
+
+    Call `reset` where an episode begins. `spec` says what observations must look like, `mode` how the agent acts.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        spec: RobotSpec,
+        normalizer: Normalizer,
+        mode: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if mode is not None and mode not in agent.modes:
+            raise ConfigError(f"mode {mode!r} does not exist here; choose one of {', '.join(agent.modes)}")
+        self.spec = spec
+        self.mode = mode or agent.modes[0]
+        self._agent, self._normalizer, self._device = agent, normalizer, torch.device(device)
+        self._chunk: Array | None = None
+        self._played = 0
+
+    def reset(self) -> None:
+        """Forget the rest of a chunk."""
+        self._chunk = None
+
+    def __call__(self, observation: Observation | Mapping[str, Any], /) -> Array:
+        """Physical action float32 [A], or [B, A] for a batch of observations.
+
+        A mapping has "images" (camera -> uint8 [H, W, 3]) and "state" [S]. Raises SpecError naming what does not
+        fit the spec.
+        """
+        if isinstance(observation, Mapping):
+            observation = _from_mapping(observation)
+        single = np.ndim(observation.state) == 1
+        state, images = self._checked(observation, single)
+        if self._chunk is not None and len(self._chunk) != len(state):
+            raise SpecError(
+                f"observation: batch of {len(state)} amid a chunk for {len(self._chunk)}; call reset() first"
+            )
+        if self._chunk is None or self._played == self._chunk.shape[1]:
+            self._chunk, self._played = self._decide(state, images), 0
+        action: Array = self._chunk[:, self._played]
+        self._played += 1
+        return action[0] if single else action
+
+    @torch.inference_mode()
+    def _decide(self, state: Array, images: Mapping[str, Array]) -> Array:
+        """Physical actions [B, K, A]."""
+        obs = Obs(
+            {name: torch.from_numpy(frames) for name, frames in images.items()},
+            torch.from_numpy(self._normalizer.encode_state(state)),
+        )
+        encoded = self._agent.act(obs.to(self._device), self.mode)
+        return self._normalizer.decode_action(encoded.float().cpu().numpy(), state)
+
+    def _checked(self, observation: Observation, single: bool) -> tuple[Array, dict[str, Array]]:
+        """State [B, S] and images [B, H, W, 3] in the spec's order."""
+        state = np.asarray(observation.state, np.float32)
+        state = state[None] if single else state
+        if state.ndim != 2 or state.shape[1] != self.spec.state_dim:
+            got = state.shape[1:] if single else state.shape
+            raise SpecError(f"state: shape {list(got)}, expected {self.spec.state_dim} values; {self._robot()}")
+        if not np.isfinite(state).all():
+            axis = self.spec.state[int(np.argwhere(~np.isfinite(state))[0][1])]
+            raise SpecError(f"state: axis {axis.name!r} is not a finite number; check the sensor")
+        if set(observation.images) != set(self.spec.camera_names):
+            got_names = ", ".join(sorted(observation.images)) or "none"
+            wanted = ", ".join(self.spec.camera_names) or "none"
+            raise SpecError(f"images: cameras {got_names}, expected {wanted}; {self._robot()}")
+        images = {}
+        for camera in self.spec.cameras:
+            frames = np.asarray(observation.images[camera.name])
+            frames = frames[None] if single else frames
+            if frames.dtype != np.uint8:
+                raise SpecError(f"images: camera {camera.name!r} is {frames.dtype}, expected uint8 RGB in 0..255")
+            if frames.shape != (len(state), camera.height, camera.width, 3):
+                raise SpecError(
+                    f"images: camera {camera.name!r} has shape {list(frames.shape[1 if single else 0 :])}, expected "
+                    f"{'' if single else f'{len(state)} x '}{camera.height} x {camera.width} x 3"
+                )
+            images[camera.name] = np.ascontiguousarray(frames)
+        return state, images
+
+    def _robot(self) -> str:
+        return f"the policy was trained on robot {self.spec.name!r}"
+
+
+def load_policy(
+    run: str | Path, which: Which = "best", mode: str | None = None, device: str | torch.device = "cpu"
+) -> Policy:
+    """The policy of a run, or of a checkpoint directory; its dataset is not needed. Raises CheckpointError."""
+    agent, spec, normalizer, _ = load_acting(find_checkpoint(Path(run), which), device)
+    return Policy(agent, spec, normalizer, mode, device)
+
+
+def _from_mapping(observation: Mapping[str, Any]) -> Observation:
+    missing = {"images", "state"} - set(observation)
+    if missing:
+        raise SpecError(f"observation: {', '.join(sorted(missing))} missing; expected 'images' and 'state'")
+    return Observation(observation["images"], observation["state"])

@@ -1,0 +1,179 @@
+"""What one training run is made of, and how it is begun or taken up again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lapwing.agent import Agent, RewardFacts, Transitions
+from lapwing.agents import build_agent
+from lapwing.batch import Batch
+from lapwing.errors import ConfigError
+from lapwing.run.checkpoint import (
+    config_from_json,
+    discard_after,
+    find_checkpoint,
+    link_checkpoint,
+    linked_step,
+    load_train_state,
+)
+from lapwing.run.device import pick_precision
+from lapwing.run.directory import create_run, expect_same, read_settings, write_json
+from lapwing.run.held_out import HeldOut, metrics
+from lapwing.run.offline import held_out
+from lapwing.run.options import TrainOptions
+from lapwing.run.ranks import Ranks, copy_from_first, restore_rng
+from lapwing.run.training_data import TrainingData, open_training_data
+
+BEST_METRIC = {"lapo": "valid/action_error_positive", "bc": "valid/action_error"}
+_RANK_SEED = 1_000_003  # further apart than seeds that people type
+
+
+@dataclass
+class State:
+    """How far a run is. `best_step` is None until a checkpoint was judged on held-out episodes."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_value: float = math.inf
+
+
+@dataclass(frozen=True)
+class Session:
+    """One training run. `config`: the algorithm's settings as resolved, plain values."""
+
+    out: Path
+    algorithm: str
+    config: Mapping[str, Any]
+    options: TrainOptions
+    best_metric: str
+    ranks: Ranks
+    device: torch.device
+    data: TrainingData
+    facts: RewardFacts
+    agent: Agent
+    state: State
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's share of the batches, from the next step on."""
+        return self.data.train.stream(
+            self.agent.sampling,
+            self.options.batch_size,
+            self.options.seed,
+            start=self.state.step,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+
+    def judge(self, samples: int) -> HeldOut | None:
+        """The agent on the held-out episodes, None where there are none. Random numbers are left as they were."""
+        valid = self.data.valid
+        if valid is None or valid.num_samples(self.agent.sampling) == 0:
+            return None
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            return held_out(self.agent, valid, device=self.device, limit=samples)
+
+
+def open_session(
+    data_path: Path,
+    out: Path,
+    algorithm: str,
+    config: Any,
+    options: TrainOptions,
+    resume: bool,
+    ranks: Ranks,
+    device: torch.device,
+) -> Session:
+    """Everything up to the first step. Rank 0 makes the run directory last, when nothing can fail any more."""
+    data = open_training_data(data_path, options, progress=ranks.is_first)
+    best_metric = options.best_metric or BEST_METRIC[algorithm]
+    settings = {
+        "algorithm": algorithm,
+        "config": asdict(config),
+        "options": asdict(options),
+        "best_metric": best_metric,
+        "device": device.type,
+        "precision": pick_precision(options.precision, device),
+        "processes": ranks.world_size,
+        "data": data.fingerprint(),
+    }
+    begun = read_settings(out) if resume else None
+    saved = None
+    if begun is not None:
+        expect_same(out, begun, settings)
+        config = config_from_json(type(config), begun["config"])
+        if linked_step(out, "last") is not None:
+            saved = load_train_state(find_checkpoint(out, "last"))
+    facts = data.reward_facts(getattr(config, "discount", 1.0))
+    agent = _build(algorithm, config, options, settings["precision"] == "bf16", data, facts, device, saved)
+    resolved = asdict(agent.config) if saved is None else asdict(config)
+    state = State() if saved is None else State(**saved["state"])
+    session = Session(out, algorithm, resolved, options, best_metric, ranks, device, data, facts, agent, state)
+    session.batches()  # raises when the data does not make a batch
+    copy_from_first(agent, ranks, device)
+    torch.manual_seed(options.seed + _RANK_SEED * ranks.rank)
+    if saved is not None:
+        restore_rng(saved["rng"][ranks.rank], device)
+    if ranks.is_first:
+        _begin(session, settings) if begun is None else _take_up(session, begun)
+    return session
+
+
+def _build(
+    algorithm: str,
+    config: Any,
+    options: TrainOptions,
+    bf16: bool,
+    data: TrainingData,
+    facts: RewardFacts,
+    device: torch.device,
+    saved: Mapping[str, Any] | None,
+) -> Agent:
+    """A fresh agent from the seed, or the saved one."""
+    torch.manual_seed(options.seed)
+    agent = build_agent(algorithm, config, data.spec, facts, restore=saved is not None)
+    agent.prepare(device, bf16, options.compile)
+    if saved is not None:
+        agent.load_state_dict(saved["agent"])
+    if isinstance(agent.sampling, Transitions):
+        data.expect_reward()
+    return agent
+
+
+def _begin(session: Session, settings: Mapping[str, Any]) -> None:
+    """Try the held-out measurement once, on few samples, then make the run directory."""
+    trial = session.judge(session.options.batch_size)
+    columns = {} if trial is None else metrics(trial)
+    if trial is not None and session.best_metric not in columns:
+        raise ConfigError(f"best_metric {session.best_metric!r} is not measured; choose one of {', '.join(columns)}")
+    split = {"train": session.data.split.train, "valid": session.data.split.valid}
+    described = {
+        **settings,
+        "config": session.config,
+        "resolved_from": _differences(settings["config"], session.config),
+        "reward_facts": asdict(session.facts),
+    }
+    create_run(session.out, {"config.json": described, "split.json": split, "data.json": session.data.summary()})
+
+
+def _differences(asked: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were asked for otherwise than they were resolved ("auto")."""
+    return {
+        name: _differences(value, resolved[name]) if isinstance(value, Mapping) else value
+        for name, value in asked.items()
+        if value != resolved[name]
+    }
+
+
+def _take_up(session: Session, begun: Mapping[str, Any]) -> None:
+    """Forget what came after the checkpoint, and note how many steps are wanted now."""
+    discard_after(session.out, session.state.step)
+    if session.state.best_step is not None:
+        link_checkpoint(session.out, "best", session.state.best_step)
+    write_json(session.out / "config.json", {**begun, "options": asdict(session.options)})

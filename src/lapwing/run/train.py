@@ -1,0 +1,221 @@
+"""Training: from a recording to checkpoints, on one process or many, in one go or resumed."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lapwing.agents import ALGORITHMS
+from lapwing.errors import ConfigError
+from lapwing.run.checkpoint import link_checkpoint, prune_checkpoints, save_checkpoint, step_name
+from lapwing.run.device import peak_memory_gb, pick_device
+from lapwing.run.directory import expect_free, write_json
+from lapwing.run.held_out import metrics
+from lapwing.run.log import MeanMetrics, RunLog
+from lapwing.run.options import TrainOptions
+from lapwing.run.prefetch import Prefetch
+from lapwing.run.ranks import connect, disconnect, gather_rng, read_ranks, wait_for_all
+from lapwing.run.session import Session, open_session
+
+__all__ = ["TrainOptions", "train"]
+
+_Q_OUTSIDE = 0.01  # share of values outside the range of returns that is worth a warning
+
+
+def train(data: Path, out: Path, algorithm: str, config: Any, options: TrainOptions, resume: bool = False) -> Path:
+    """Train `algorithm` on the recording at `data` and return the run directory `out`.
+
+    With `resume` the run at `out` goes on from its last checkpoint, to the same parameters bit by bit as if it had
+    not been interrupted. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises a LapwingError, before
+    anything is written, when the data or a setting does not fit.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
+    ranks = read_ranks()
+    if ranks.is_first and not resume:
+        expect_free(out)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device, ranks.local_rank)
+    connect(ranks, device)
+    try:
+        session = open_session(data, out, algorithm, config, options, resume, ranks, device)
+        _Loop(session).run()
+        wait_for_all(ranks)
+    finally:
+        disconnect(ranks)
+    return out
+
+
+class _Loop:
+    """The steps of a session, and what rank 0 logs, judges and saves between them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._means = MeanMetrics()
+        self._saved_step = session.state.step
+        self._q_was_outside = False
+        self._clock = time.perf_counter()
+        self._interval = _Interval(session.state.step)
+
+    def run(self) -> None:
+        session, state = self._session, self._session.state
+        with (
+            Prefetch(session.batches(), pin=session.device.type == "cuda") as batches,
+            self._open_log() as log,
+            _interrupts(session.ranks.many) as interrupted,
+        ):
+            self._interval.restart(state.step, batches.waited)
+            while state.step < session.options.steps and not interrupted.is_set():
+                self._means.add(session.agent.update(next(batches).to(session.device)))
+                state.step += 1
+                if log is not None:
+                    self._report(log, batches)
+                if self._due(session.options.eval_every) or self._due(session.options.save_every):
+                    self._save()
+                    self._interval.restart(state.step, batches.waited)
+            if self._saved_step < state.step:
+                self._save()
+        if interrupted.is_set():
+            raise KeyboardInterrupt(f"{session.out}: saved step {state.step}; go on with --resume")
+
+    def _open_log(self) -> AbstractContextManager[RunLog | None]:
+        session = self._session
+        if not session.ranks.is_first:
+            return nullcontext()
+        log = RunLog(session.out, session.state.step, session.options.steps)
+        if session.data.valid is None:
+            log.say("no episode is held out: nothing is measured on the way, and `best` is the last checkpoint")
+        return log
+
+    def _due(self, every: int) -> bool:
+        step = self._session.state.step
+        return step % every == 0 or step == self._session.options.steps
+
+    def _report(self, log: RunLog, batches: Prefetch) -> None:
+        """Show progress and, when due, write a row and judge."""
+        session, step = self._session, self._session.state.step
+        log.advance()
+        judging = self._due(session.options.eval_every)
+        if not judging and step % session.options.log_every:
+            return
+        means = self._means.take()
+        timing = self._interval.restart(step, batches.waited)
+        timing["memory_gb"] = peak_memory_gb(session.device)
+        warning = self._q_warning(log, means)
+        log.status(f"waiting {timing['waiting_share']:.0%}, {timing['memory_gb']:.1f} GB{warning}")
+        measured = self._judge(log) if judging else {}
+        log.write(step, {"seconds": self._seconds(), **timing, **means, **measured})
+        _expect_finite(means, step, session.out)
+
+    def _q_warning(self, log: RunLog, means: Mapping[str, float]) -> str:
+        """A word for the bar while Q is outside the range of returns, and a line each time it gets there.
+
+        The first interval shows the initial weights more than what was learned.
+        """
+        outside = means.get("q_out_of_range", 0.0)
+        settled = self._session.state.step > self._session.options.log_every
+        was_outside, self._q_was_outside = self._q_was_outside, settled and outside > _Q_OUTSIDE
+        if not self._q_was_outside:
+            return ""
+        if not was_outside:
+            low, high = self._session.facts.returns
+            log.say(
+                f"step {self._session.state.step}: warning: Q left the range of values for {outside:.0%} of the "
+                f"samples ({means['q_min']:.3g} to {means['q_max']:.3g}; returns {low:.3g} to {high:.3g})"
+            )
+        return f", Q outside {outside:.0%}"
+
+    def _judge(self, log: RunLog) -> dict[str, float]:
+        """Measure on the held-out episodes; remember whether this is the best step so far."""
+        session, state = self._session, self._session.state
+        result = session.judge(session.options.eval_samples)
+        if result is None:
+            return {}
+        row = metrics(result)
+        value = row[session.best_metric]
+        if value < state.best_value:
+            state.best_step, state.best_value = state.step, value
+            write_json(session.out / "held_out.json", {"step": state.step, **result.to_dict()})
+        elif state.step == session.options.steps and state.best_step is None:
+            log.say(f"{session.best_metric} was never a number: `best` is the last checkpoint")
+        return row
+
+    def _save(self) -> None:
+        """Write a checkpoint, let `last` point to it, and `best` where it belongs. Every rank comes here."""
+        session, state = self._session, self._session.state
+        generators = gather_rng(session.ranks, session.device)
+        self._saved_step = state.step
+        if not session.ranks.is_first:
+            return
+        state.seconds, self._clock = self._seconds(), time.perf_counter()
+        save_checkpoint(
+            session.out / "checkpoints" / step_name(state.step),
+            algorithm=session.algorithm,
+            config=session.config,
+            facts=session.facts,
+            agent=session.agent,
+            spec=session.data.spec,
+            normalizer=session.data.normalizer,
+            train_state={"agent": session.agent.state_dict(), "rng": generators, "state": asdict(state)},
+        )
+        link_checkpoint(session.out, "last", state.step)
+        link_checkpoint(session.out, "best", state.step if state.best_step is None else state.best_step)
+        prune_checkpoints(session.out, session.options.save_every)
+
+    def _seconds(self) -> float:
+        return self._session.state.seconds + time.perf_counter() - self._clock
+
+
+class _Interval:
+    """Speed and waiting since the last look."""
+
+    def __init__(self, step: int) -> None:
+        self._begin = (step, time.perf_counter(), 0.0)
+
+    def restart(self, step: int, waited: float) -> dict[str, float]:
+        """Begin anew; returns steps_per_s and waiting_share of the interval that ended."""
+        first_step, start, waited_before = self._begin
+        self._begin = (step, time.perf_counter(), waited)
+        seconds = self._begin[1] - start
+        return {"steps_per_s": (step - first_step) / seconds, "waiting_share": (waited - waited_before) / seconds}
+
+
+def _expect_finite(means: Mapping[str, float], step: int, run: Path) -> None:
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"{run}: {name} is {value} at step {step}, expected a finite number: training diverged; "
+                "set lower learning rates and start another run"
+            )
+
+
+@contextmanager
+def _interrupts(many: bool) -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that the step in progress is finished; a second Ctrl-C stops at once.
+
+    With many processes, and outside the main thread, Ctrl-C does what it always does.
+    """
+    pressed = threading.Event()
+    if many or threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+
+    def press(*_: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

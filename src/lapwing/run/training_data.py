@@ -1,0 +1,116 @@
+"""From a recording to what a run learns from and is judged on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lapwing.agent import RewardFacts
+from lapwing.data.dataset import Dataset, Split, split_episodes
+from lapwing.data.formats import read_recording
+from lapwing.data.frames import FrameStore
+from lapwing.data.info import success
+from lapwing.data.normalize import Normalizer
+from lapwing.episode import Episode, Recording, returns_to_go
+from lapwing.errors import DataError
+from lapwing.run.options import TrainOptions
+from lapwing.spec import RobotSpec
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A recording, divided by episode. `valid` is None where there is a single episode."""
+
+    recording: Recording
+    split: Split
+    train: Dataset
+    valid: Dataset | None
+
+    @property
+    def spec(self) -> RobotSpec:
+        return self.train.spec
+
+    @property
+    def normalizer(self) -> Normalizer:
+        return self.train.normalizer
+
+    def reward_facts(self, discount: float) -> RewardFacts:
+        """Range of rewards and of discounted returns in the training split; zeros where there are no rewards."""
+        rewards = [reward for episode in self._training_episodes() if (reward := episode.reward) is not None]
+        if not rewards:
+            return RewardFacts((0.0, 0.0), (0.0, 0.0))
+        joined = np.concatenate(rewards)
+        returns = np.concatenate([returns_to_go(reward, discount) for reward in rewards])
+        return RewardFacts(
+            (float(joined.min()), float(joined.max())),
+            (min(0.0, float(returns.min())), max(0.0, float(returns.max()))),
+        )
+
+    def expect_reward(self) -> None:
+        """Raise DataError where no reward tells a good step from a bad one."""
+        low, high = self.reward_facts(0.0).reward
+        if self.train.has_reward and low == high == 0:
+            raise DataError(
+                f"{self.recording.path}: 'rewards' are all 0 in the training split, expected some that differ; "
+                "record successes, or imitate with `lapwing train bc`"
+            )
+
+    def _training_episodes(self) -> list[Episode]:
+        return [self.recording.episodes[index] for index in self.split.train]
+
+    def summary(self) -> dict[str, Any]:
+        """What the report says of the data, and each episode's length and return."""
+        episodes = self.recording.episodes
+        told = success(episodes)
+        return {
+            "path": str(self.recording.path),
+            "layout": self.recording.layout,
+            "spec": self.spec.to_dict(),
+            "episodes": len(episodes),
+            "train_episodes": len(self.split.train),
+            "valid_episodes": len(self.split.valid),
+            "steps": self.recording.num_steps,
+            "success_rate": None if told is None else told["rate"],
+            "lengths": [episode.num_steps for episode in episodes],
+            "returns": [float(episode.reward.sum()) for episode in episodes if episode.reward is not None],
+            "notes": list(self.recording.notes),
+        }
+
+    def fingerprint(self) -> str:
+        """Of the numbers, not of the path or the pixels: a moved file is the same data."""
+        digest = hashlib.sha256(repr(self.spec.to_dict()).encode())
+        for episode in self.recording.episodes:
+            digest.update(repr((episode.num_steps, episode.num_rows, episode.terminated)).encode())
+            for values in (episode.state, episode.action, episode.reward):
+                digest.update(b"-" if values is None else np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def open_training_data(path: Path, options: TrainOptions, progress: bool = True) -> TrainingData:
+    """Read, check, divide and normalise. Statistics come from the training split alone. Raises DataError."""
+    recording = read_recording(path, options.image_layout)
+    _expect_finite(recording)
+    frames = FrameStore.open(recording, options.image_size, progress=progress)
+    split = split_episodes(len(recording.episodes), options.train_fraction, options.seed)
+    training = [recording.episodes[index] for index in split.train]
+    normalizer = Normalizer.fit(training, recording.spec, options.relative_actions)
+    train = Dataset(recording, frames, split.train, normalizer)
+    valid = Dataset(recording, frames, split.valid, normalizer) if split.valid else None
+    return TrainingData(recording, split, train, valid)
+
+
+def _expect_finite(recording: Recording) -> None:
+    for index, episode in enumerate(recording.episodes):
+        fields = {"state": episode.state, "action": episode.action, "reward": episode.reward}
+        for field, values in fields.items():
+            if values is None or np.isfinite(values).all():
+                continue
+            step = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise DataError(
+                f"{recording.path}: {field} of episode {index} has {values[step].min()} at step {step}, expected "
+                "finite numbers; `lapwing data check` lists every such place"
+            )
