@@ -62,7 +62,7 @@ def check(path: Path, image_layout: ImageLayout = "auto", progress: bool = True)
                 _check_hdf5(findings, file, image_layout, progress)
     except DataError as error:
         findings.problems.append(from_error(path, "", error))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # from h5py, where the file is damaged inside
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's, on bytes it cannot make out
         damage = DataError(f"{path}: the file is damaged ({error}); copy or record it again")
         findings.problems.append(from_error(path, "", damage))
     return findings.result()
@@ -70,7 +70,8 @@ def check(path: Path, image_layout: ImageLayout = "auto", progress: bool = True)
 
 def format_check(result: CheckResult) -> str:
     """The result as text: the tree as the quick-start prints it, notes, problems and a verdict."""
-    lines = [f"Dataset: {result.path}", "=" * 60, "", "Structure:", *result.tree, ""]
+    lines = [f"Dataset: {result.path}", "=" * 60, ""]
+    lines += ["Structure:", *result.tree, ""] if result.tree else []
     lines += [f"note: {note}" for note in result.notes] + [str(problem) for problem in result.problems]
     errors = sum(problem.severity == "error" for problem in result.problems)
     warnings = len(result.problems) - errors

@@ -84,9 +84,9 @@ def convert(
 
 def _expect_settings(size: int | None, reward: str) -> None:
     if size is not None and not 1 <= size <= 4096:
-        raise ConfigError(f"size: {size}; expected 1 to 4096 pixels; 84 suits most policies")
+        raise ConfigError(f"size: {size}, expected 1 to 4096 pixels; 84 suits most policies")
     if reward not in get_args(Reward):
-        raise ConfigError(f"reward: {reward!r}; expected one of {', '.join(get_args(Reward))}")
+        raise ConfigError(f"reward: {reward!r}, expected one of {', '.join(get_args(Reward))}")
 
 
 def _open(src: Path, size: int | None) -> tuple[Recording, tuple[Damage, ...]]:

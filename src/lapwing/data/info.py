@@ -54,10 +54,14 @@ def format_info(figures: dict[str, Any]) -> str:
         "returns": _spread_text(figures["returns"]) if figures["returns"] else "no rewards",
         "success": _success_text(figures["success"]),
         "cameras": listed(cameras) or "none",
-        "state": f"{len(figures['state'])} axes: {listed(figures['state'], limit=40)}",
-        "action": f"{len(figures['action'])} axes: {listed(figures['action'], limit=40)}",
+        "state": _axes_text(figures["state"]),
+        "action": "as the state" if figures["action"] == figures["state"] else _axes_text(figures["action"]),
     }
     return "\n".join([f"{name:9} {text}" for name, text in lines.items()] + [f"note: {n}" for n in figures["notes"]])
+
+
+def _axes_text(names: Sequence[str]) -> str:
+    return f"{len(names)} axes: {listed(names, limit=40)}"
 
 
 def _spread_text(spread: dict[str, float]) -> str:

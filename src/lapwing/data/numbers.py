@@ -37,7 +37,7 @@ def check_moving(path: Path, key: str, values: Array, names: Sequence[str], lear
     if not still.any():
         return []
     constant = listed(
-        f"{name} = {value:.4g}" for name, value, flag in zip(names, values[0], still, strict=True) if flag
+        f"{name} = {value + 0:.4g}" for name, value, flag in zip(names, values[0], still, strict=True) if flag
     )
     if learned and still.all():
         advice = "there is nothing to learn: record the commands sent to the robot"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,9 +36,13 @@ class Problem:
 
 def from_error(path: Path, field: str, error: DataError) -> Problem:
     """A reader's error "FILE: got, expected ...; advice" as a problem."""
-    text, _, advice = str(error).removeprefix(f"{path}: ").rpartition("; ")
-    got, _, expected = (text or advice).partition(", expected ")
-    return Problem("error", str(path), field, got, expected, advice if text else "")
+    text = str(error).removeprefix(f"{path}: ").removeprefix(f"'{field}' ")
+    got, *rest = re.split("[,;] expected ", text, maxsplit=1)
+    if rest:
+        expected, _, advice = rest[0].partition("; ")
+    else:
+        (got, _, advice), expected = text.partition("; "), ""
+    return Problem("error", str(path), field, got, expected, advice)
 
 
 def listed(names: Iterable[object], limit: int = 8) -> str:

@@ -27,7 +27,7 @@ _DEPTH = 6
 
 def tree_lines(group: h5py.Group, indent: str = "  ", depth: int = 0) -> list[str]:
     """The groups and datasets below `group`, one line each, with dtypes and shapes."""
-    names = sorted(group, key=_rank)
+    names = names_of(group)
     hidden = len(names) - _SHOWN
     lines = []
     for number, name in enumerate(names[:_SHOWN], 1):
@@ -39,6 +39,11 @@ def tree_lines(group: h5py.Group, indent: str = "  ", depth: int = 0) -> list[st
     return lines + ([f"{indent}└─ ... {hidden} more"] if hidden > 0 else [])
 
 
+def names_of(group: h5py.Group) -> list[str]:
+    """Names of a group's entries in the documents' order. Those that are not text, in a damaged file, are quoted."""
+    return sorted((name if isinstance(name, str) else repr(name) for name in group), key=_rank)
+
+
 def _rank(name: str) -> tuple[int, str]:
     if name in _FIRST:
         return _FIRST.index(name), name
@@ -46,11 +51,12 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def child_of(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
-    """An entry of a group; None where it is missing, a broken link or unreadable."""
+    """An entry of a group; None where it is missing, a broken link, unreadable or neither group nor dataset."""
     try:
-        return group[name]
+        child = group[name]
     except (KeyError, OSError, RuntimeError):
         return None
+    return child if isinstance(child, h5py.Group | h5py.Dataset) else None
 
 
 def _description(child: h5py.Group | h5py.Dataset | None) -> str:
@@ -69,7 +75,7 @@ def is_flat(file: h5py.File) -> bool:
         return False
     if "actions" in file:
         return True
-    return observations is not None and any(name in _FIRST + _LAST for name in observations)
+    return observations is not None and any(name in _FIRST + _LAST for name in names_of(observations))
 
 
 @dataclass
@@ -117,7 +123,7 @@ def inspect(file: h5py.File, path: Path, image_layout: ImageLayout) -> Structure
 
 def _inspect_cameras(found: Structure, observations: h5py.Group, image_layout: ImageLayout) -> None:
     meant = 0
-    for name in sorted(observations, key=_rank):
+    for name in names_of(observations):
         key, child = f"observations/{name}", child_of(observations, name)
         if child is None:
             found.add(key, "cannot be read", "a dataset", "the link or its header is broken; copy the file again")
@@ -148,7 +154,7 @@ def _read(found: Structure, file: h5py.File, key: str, matrix: bool) -> Array | 
     expected = "numbers [N, axes]" if matrix else "numbers [N]"
     dataset = child_of(file, key)
     if dataset is None:
-        found.add(key, f"missing (found {listed(sorted(file)) or 'nothing'})", expected, "add it to the file")
+        found.add(key, f"missing (found {listed(names_of(file)) or 'nothing'})", expected, "add it to the file")
     elif not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
         got = f"dtype {dataset.dtype}" if isinstance(dataset, h5py.Dataset) else "a group"
         found.add(key, got, expected, "store it as a float32 dataset")

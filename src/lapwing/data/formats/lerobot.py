@@ -93,10 +93,10 @@ class _Info:
     @staticmethod
     def read(root: Path) -> _Info:
         file = root / "meta" / "info.json"
-        raw = _load_json(file, file.read_text(encoding="utf-8") if file.is_file() else None)
+        raw = _load_json(file, _read_text(file))
         if raw.get("codebase_version") not in VERSIONS:
             raise DataError(
-                f"{file}: codebase_version is {raw.get('codebase_version')!r}; expected {' or '.join(VERSIONS)}; "
+                f"{file}: codebase_version is {raw.get('codebase_version')!r}, expected {' or '.join(VERSIONS)}; "
                 "export the data set in that version"
             )
         info = _Info(root, raw)
@@ -107,7 +107,8 @@ class _Info:
     @property
     def features(self) -> Mapping[str, Any]:
         features = self.raw.get("features")
-        return features if isinstance(features, Mapping) else {}
+        items = features.items() if isinstance(features, Mapping) else ()
+        return {key: feature for key, feature in items if isinstance(feature, Mapping)}
 
     @property
     def video_keys(self) -> dict[str, str]:
@@ -123,7 +124,7 @@ class _Info:
         shape = (self.features.get(key) or {}).get("shape")
         if not (isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], int) and shape[0] > 0):
             raise DataError(
-                f"{self.root / 'meta/info.json'}: features.{key}: shape is {shape}; expected one number of axes; "
+                f"{self.root / 'meta/info.json'}: features.{key}: shape is {shape}, expected one number of axes; "
                 "only data sets with a state and an action vector can be read"
             )
         return int(shape[0])
@@ -150,7 +151,7 @@ class _Info:
         if not (isinstance(height, int) and isinstance(width, int)):
             raise DataError(
                 f"{self.root / 'meta/info.json'}: features.{key}: shape {feature.get('shape')} with names "
-                f"{feature.get('names')}; expected height, width and channels; mend the file"
+                f"{feature.get('names')}, expected height, width and channels; mend the file"
             )
         return Camera(name, size or height, size or width)
 
@@ -158,15 +159,13 @@ class _Info:
     def rate_hz(self) -> float:
         fps = self.raw.get("fps")
         if not isinstance(fps, int | float) or fps <= 0:
-            raise DataError(f"{self.root / 'meta/info.json'}: fps is {fps!r}; expected a rate above 0; mend the file")
+            raise DataError(f"{self.root / 'meta/info.json'}: fps is {fps!r}, expected a rate above 0; mend the file")
         return float(fps)
 
     def entries(self) -> Iterator[_Entry]:
         """One entry a line of meta/episodes.jsonl."""
         file = self.root / "meta" / "episodes.jsonl"
-        if not file.is_file():
-            raise DataError(f"{file}: no such file; expected one line an episode; restore it")
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(_read_text(file).splitlines(), 1):
             if line.strip():
                 raw = _load_json(file, line, number)
                 try:
@@ -174,7 +173,7 @@ class _Info:
                     yield _Entry(int(raw["episode_index"]), int(raw["length"]), "; ".join(map(str, tasks)))
                 except (KeyError, TypeError, ValueError) as error:
                     raise DataError(
-                        f"{file}: line {number}: {line[:80]!r}; expected episode_index, length and tasks; restore it"
+                        f"{file}: line {number}: {line[:80]!r}, expected episode_index, length and tasks; restore it"
                     ) from error
 
     def file(self, template: str, episode: int, video_key: str = "") -> str:
@@ -182,9 +181,9 @@ class _Info:
         try:
             chunk = episode // int(self.raw.get("chunks_size", 1000))
             return str(self.raw[template]).format(episode_chunk=chunk, episode_index=episode, video_key=video_key)
-        except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise DataError(
-                f"{self.root / 'meta/info.json'}: {template} is {self.raw.get(template)!r}; expected a template of "
+                f"{self.root / 'meta/info.json'}: {template} is {self.raw.get(template)!r}, expected a template of "
                 "episode_chunk, episode_index and video_key; mend the file"
             ) from error
 
@@ -196,13 +195,22 @@ class _Info:
         return (f"not read: {', '.join(left)}",) if left else ()
 
 
-def _load_json(file: Path, text: str | None, line: int = 1) -> dict[str, Any]:
+def _read_text(file: Path) -> str:
     try:
-        raw = json.loads(text or "")
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file; restore it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not UTF-8 text ({error}); restore it") from error
+
+
+def _load_json(file: Path, text: str, line: int = 1) -> dict[str, Any]:
+    try:
+        raw = json.loads(text)
     except ValueError as error:
         raise DataError(f"{file}: line {line}: not JSON ({error}); restore the file") from error
     if not isinstance(raw, dict):
-        raise DataError(f"{file}: line {line}: {type(raw).__name__}; expected a JSON object; restore the file")
+        raise DataError(f"{file}: line {line}: {type(raw).__name__}, expected a JSON object; restore the file")
     return raw
 
 
@@ -248,7 +256,7 @@ def _read_rows(info: _Info, entry: _Entry) -> tuple[Array, Array]:
         values = columns[key].reshape(len(columns[key]), -1)  # a vector of one axis is stored as plain numbers
         expected = (entry.length, info.width(key))
         if values.shape != expected:
-            raise _Damaged(f"{file}: {key} is {values.shape}; expected {expected} as episodes.jsonl and info.json say")
+            raise _Damaged(f"{file}: {key} is {values.shape}, expected {expected} as episodes.jsonl and info.json say")
         vectors.append(values.astype(np.float32))
     _check_time(columns.get("timestamp"), info.rate_hz, file)
     return vectors[0], vectors[1]
@@ -261,7 +269,7 @@ def _check_time(time: Array | None, rate_hz: float, file: str) -> None:
     late = np.abs(time.reshape(-1) * rate_hz - np.arange(len(time))) > 0.5
     if late.any():
         row = int(np.argmax(late))
-        raise _Damaged(f"{file}: timestamp of row {row} is {float(time[row]):.3f} s; expected {row / rate_hz:.3f} s")
+        raise _Damaged(f"{file}: timestamp of row {row} is {float(time[row]):.3f} s, expected {row / rate_hz:.3f} s")
 
 
 def _read_parquet(path: Path, file: str) -> dict[str, Array]:

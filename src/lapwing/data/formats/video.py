@@ -26,7 +26,7 @@ def probe_video(path: Path, frames: int) -> None:
     except _FAULTS as error:
         raise DataError(f"not a readable video ({error})") from error
     if promised and promised != frames:
-        raise DataError(f"{promised} frames; expected {frames}, one for each row")
+        raise DataError(f"{promised} frames, expected {frames}, one for each row")
 
 
 class VideoFrames:
@@ -61,11 +61,13 @@ class VideoFrames:
             while self._row < row:
                 self._current = next(self._decoder)
                 self._row += 1
+                if self._current.is_corrupt:  # the decoder goes on and paints over the damage
+                    raise DataError(f"{self.path}: frame {self._row} is damaged")
                 if self._row == self.shape[0] - 1 and next(self._decoder, None) is not None:
                     raise DataError(f"{self.path}: more frames than {self.shape[0]} rows")
         except StopIteration:
             raise DataError(
-                f"{self.path}: the video ends after {self._row + 1} frames; expected {self.shape[0]}"
+                f"{self.path}: the video ends after {self._row + 1} frames, expected {self.shape[0]}"
             ) from None
         except _FAULTS as error:
             raise DataError(
