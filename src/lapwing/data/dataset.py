@@ -172,16 +172,17 @@ class Dataset:
         )
 
     def _observe(self, groups: Sequence[Array]) -> list[Obs]:
-        """One observation for each group of rows; the frames of all groups are gathered in one pass."""
-        rows = np.concatenate(groups)
-        store_rows, size = self._store_row[rows], len(groups[0])
-        images = {
-            camera.name: torch.split(torch.from_numpy(self._frames.gather(camera.name, store_rows)), size)
-            for camera in self.spec.cameras
-        }
-        states = torch.split(torch.from_numpy(self.normalizer.encode_state(self._state[rows])), size)
+        """One observation for each group of as many rows; all their frames are gathered in one pass."""
+        rows, size = np.concatenate(groups), len(groups[0])
+        state = self.normalizer.encode_state(self._state[rows])
+        store_rows = self._store_row[rows]
+        images = {camera.name: self._frames.gather(camera.name, store_rows) for camera in self.spec.cameras}
         return [
-            Obs({name: parts[index] for name, parts in images.items()}, state) for index, state in enumerate(states)
+            Obs(
+                {name: torch.from_numpy(frames[start : start + size]) for name, frames in images.items()},
+                torch.from_numpy(state[start : start + size]),
+            )
+            for start in range(0, len(rows), size)
         ]
 
 

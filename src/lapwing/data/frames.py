@@ -63,10 +63,10 @@ class FrameStore:
         frames = self._arrays[camera]
         if frames.flags.c_contiguous:
             return frames.take(rows, axis=0)
-        planes = frames[rows]  # still channels first in memory
-        pixels = np.empty(planes.shape, np.uint8)
-        for channel in range(3):  # three times as fast as copying pixel by pixel
-            pixels[..., channel] = planes[..., channel]
+        pixels = np.empty((len(rows), *frames.shape[1:]), np.uint8)
+        for place, row in enumerate(rows):
+            for channel in range(3):  # three times as fast as pixel by pixel, in a piece that fits the cache
+                pixels[place, ..., channel] = frames[row, ..., channel]
         return pixels
 
 
