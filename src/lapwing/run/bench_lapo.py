@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from lapwing.errors import ConfigError, LapwingError
-from lapwing.run.bench_worker import Footprint, Job, work
-from lapwing.run.device import pick_device, pick_precision
+from lapwing.run.bench_worker import Backbone, Encoder, Footprint, Job, work
+from lapwing.run.device import DeviceName, PrecisionName, pick_device, pick_precision
 
 NOTES = """\
 plain: three torchvision ResNet-18, float32 NCHW, the encoder called at each of its seven uses in a step;
@@ -40,28 +40,41 @@ def main(
     size: int = 84,
     repeats: int = 5,
     threads: int | None = None,
-    device: str = "auto",
-    encoders: Sequence[str] = ("stacked", "shared", "separate"),
-    backbone: str = "resnet18",
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    encoders: tuple[Encoder, ...] = ("stacked", "shared", "separate"),
+    backbone: Backbone = "resnet18",
     compiled: bool = False,
 ) -> None:
     """Time a LAPO step of ours and of the plain reference, and print the table.
 
-    Each variant lives in its own process and they step in turn, `repeats` rounds after a warm-up, so that a busy
-    machine slows them alike. Raises ConfigError where the reference is absent or a number makes no sense.
+    Each variant lives in its own process and they step in turn, so that a busy machine slows them alike. Raises
+    ConfigError where the reference is absent or a number makes no sense.
+
+    Args:
+        batch: Transitions in a step.
+        size: Height and width of the three cameras in pixels.
+        repeats: Rounds that are timed, after one to warm up; the median counts.
+        threads: CPU threads of an operation; None: PyTorch's choice.
+        device: Where to compute.
+        precision: Number format of our image encoder; the reference is float32 always.
+        encoders: Which of ours to time.
+        backbone: Of our image encoder; the reference has ResNet-18 always.
+        compiled: Compile our image encoder.
     """
     if min(batch, repeats) < 1 or size < 32:
         raise ConfigError(f"bench: batch {batch}, repeats {repeats}, size {size}; expected at least 1, 1 and 32")
     kind = pick_device(device)
+    chosen = pick_precision(precision, kind)
     threads = threads or torch.get_num_threads()
     plain = Job("plain", batch, size, kind.type, threads, reference=find_reference())
-    ours = replace(plain, reference=None, backbone=backbone, compiled=compiled)
+    ours = replace(plain, reference=None, backbone=backbone, precision=chosen, compiled=compiled)
     jobs = [plain, replace(plain, name="plain, encoded once", encode_once=True)]
     jobs += [replace(ours, name=f"ours, {encoder}", encoder=encoder) for encoder in encoders]
-    where = torch.cuda.get_device_name(kind) if kind.type == "cuda" else f"{kind.type}, {threads} threads"
+    where = torch.cuda.get_device_name(kind) if kind.type == "cuda" else f"{kind.type}, threads {threads}"
     print(
-        f"LAPO step, batch {batch}, three cameras of {size}x{size}, {backbone}, {where}, "
-        f"ours in {pick_precision('auto', kind)}{', compiled' if compiled else ''}; median of {repeats} rounds in turn"
+        f"LAPO step, batch {batch}, three cameras of {size}x{size}, {where}; ours: {backbone}, {chosen}"
+        f"{', compiled' if compiled else ''}; median of {repeats} rounds in turn"
     )
     print(table(measure(jobs, repeats, steps=20 if kind.type == "cuda" else 1)))
     print(NOTES)

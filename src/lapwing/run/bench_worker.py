@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,9 +19,11 @@ from lapwing.agent import RewardFacts
 from lapwing.agents.lapo import LapoAgent, LapoConfig
 from lapwing.batch import Batch, Obs
 from lapwing.nets.vision import VisionConfig
-from lapwing.run.device import pick_device, pick_precision
+from lapwing.run.device import Precision, pick_device
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
+Encoder = Literal["stacked", "shared", "separate"]
+Backbone = Literal["resnet18", "resnet10", "small"]
 CAMERAS, STATE_DIM, ACTION_DIM = ("left", "right", "global"), 16, 16
 
 
@@ -34,8 +36,9 @@ class Job:
     size: int
     device: str
     threads: int
-    encoder: str | None = None
-    backbone: str = "resnet18"
+    encoder: Encoder | None = None
+    backbone: Backbone = "resnet18"
+    precision: Precision = "fp32"
     encode_once: bool = False
     compiled: bool = False
     reference: Path | None = None
@@ -117,9 +120,10 @@ def _ours(job: Job, device: torch.device, compiled: bool) -> tuple[int, Callable
         state=unnamed_axes("state", STATE_DIM),
         action=unnamed_axes("action", ACTION_DIM),
     )
-    vision: Any = VisionConfig(encoder=job.encoder, backbone=job.backbone, weights="none")  # type: ignore[arg-type]
+    assert job.encoder is not None
+    vision = VisionConfig(encoder=job.encoder, backbone=job.backbone, weights="none")
     agent = LapoAgent(LapoConfig(vision=vision), spec, RewardFacts(reward=(0.0, 1.0), returns=(0.0, 1.0)))
-    agent.prepare(device, pick_precision("auto", device) == "bf16", compiled)
+    agent.prepare(device, job.precision == "bf16", compiled)
     batch = _random_batch(job).to(device)
     trained = (
         p for optimizer in agent.optimizers.values() for group in optimizer.param_groups for p in group["params"]
