@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from lapwing.errors import LapwingError
 
 COMMANDS = {
+    "demo": ("lapwing.commands.demo:demo", "the whole way at once: sample, check, train, evaluate, report"),
     "data sample": ("lapwing.commands.data:sample", "draw demonstrations from a simulated world"),
     "data check": ("lapwing.commands.data:check", "is a recording fit for training? every problem, and what to do"),
     "data info": ("lapwing.commands.data:info", "episodes, steps, returns, success and sizes of a recording"),

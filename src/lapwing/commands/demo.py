@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from lapwing.commands.flags import parse
 from lapwing.errors import ConfigError
 from lapwing.run.results import read_results

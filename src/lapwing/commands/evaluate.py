@@ -16,8 +16,9 @@ from lapwing.envs import make_world
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run import evaluate as evaluating
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.run.controls import Blind, Hold
 from lapwing.run.device import pick_device
-from lapwing.run.evaluate import Evaluation, save_evaluation
+from lapwing.run.evaluate import Actor, Evaluation, save_evaluation
 from lapwing.run.policy import Policy
 from lapwing.run.report import write_report
 from lapwing.run.video import write_video
@@ -43,6 +44,8 @@ class Evaluate:
     """best, last, or the number of a saved step."""
     mode: str | None = None
     """One way to act (LAPO: pi, z0, bc); None: all of them, side by side."""
+    controls: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also run the deployed mode with black images, and holding still."""
     video: Path | None = None
     """Write the first episodes of the first mode as an MP4 file."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -85,7 +88,9 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     device = pick_device(command.device)
     agent, spec, normalizer, _ = load_acting(checkpoint, device)
     modes = agent.modes if command.mode is None else (command.mode,)
-    policies = {mode: Policy(agent, spec, normalizer, mode, device) for mode in modes}
+    policies: dict[str, Actor] = {mode: Policy(agent, spec, normalizer, mode, device) for mode in modes}
+    if command.controls:
+        policies |= {"blind": Blind(policies[modes[0]]), "hold": Hold(spec, normalizer)}
     size = spec.cameras[0].height if spec.cameras else 84
     world = make_world(command.world, min(command.episodes, SIDE_BY_SIDE.get(command.world, 1)), size)
     try:
@@ -122,10 +127,12 @@ class Report:
 
     run: tyro.conf.Positional[Path]
     """The run directory."""
+    compare: tuple[Path, ...] = ()
+    """Other runs to set beside it."""
 
 
 def report(args: Sequence[str]) -> int:
     """`lapwing report`"""
     command = parse(Report, args, "lapwing report")
-    print(write_report(command.run))
+    print(write_report(command.run, command.compare))
     return 0
