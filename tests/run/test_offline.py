@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,12 @@ def make_episode(seed: int, steps: int, terminated: bool = True) -> Episode:
 
 
 def make_dataset(episodes: list[Episode], spec: RobotSpec = SPEC, relative: bool = False) -> Dataset:
+    if spec.cameras:  # frames in one piece need no cache on disk
+        frames = np.concatenate([episode.images["top"] for episode in episodes])
+        parts = np.split(frames, np.cumsum([episode.num_rows for episode in episodes])[:-1])
+        episodes = [replace(episode, images={"top": part}) for episode, part in zip(episodes, parts, strict=True)]
     recording = Recording(Path("tiny.hdf5"), "flat", spec, episodes)
-    first = np.cumsum([0, *(episode.num_rows for episode in episodes)])[:-1]
-    frames = [np.concatenate([episode.images[camera.name] for episode in episodes]) for camera in spec.cameras]
-    store = FrameStore(spec.cameras, frames, first)
+    store = FrameStore.open(recording)
     return Dataset(recording, store, range(len(episodes)), Normalizer.fit(episodes, spec, relative))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+BASELINES = ("hold", "mean")  # ways to act that a policy has to beat
 FEW_EPISODES = 20  # fewer held-out episodes than this say little
 
 

@@ -22,12 +22,9 @@ from lapwing.data.dataset import Dataset
 from lapwing.episode import Array
 from lapwing.errors import DataError
 from lapwing.run.controls import hold_action
-from lapwing.run.held_out import ActionError, Calibration, HeldOut, ImageTest, metrics
+from lapwing.run.held_out import BASELINES, ActionError, Calibration, HeldOut, ImageTest
 from lapwing.stats import bootstrap_interval, rank_correlation
 
-__all__ = ["HeldOut", "calibrate", "held_out", "metrics"]
-
-BASELINES = ("hold", "mean")
 PROBES = 256  # samples whose images are swapped
 BINS = 10  # of the calibration curve
 

@@ -1,0 +1,154 @@
+"""What a run directory has to tell, read back from its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lapwing.episode import Array
+from lapwing.errors import CheckpointError
+from lapwing.run.evaluate import Evaluation
+from lapwing.run.held_out import HeldOut
+from lapwing.stats import wilson_interval
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class WorldResult:
+    """RUN/eval/<world>-<seed>.json: evaluations by mode, the deployed one first.
+
+    filmed: the mode and the number of episodes in `filmstrip`, a PNG; both None where nothing was recorded.
+    """
+
+    world: str
+    seed: int
+    modes: Mapping[str, Evaluation]
+    filmed: tuple[str, int] | None
+    filmstrip: bytes | None
+
+    @property
+    def deployed(self) -> Evaluation:
+        return next(iter(self.modes.values()))
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A run directory. progress: column -> (steps, values) without gaps; what is missing is None or empty."""
+
+    path: Path
+    config: Mapping[str, Any]
+    data: Mapping[str, Any] | None
+    progress: Mapping[str, tuple[Array, Array]]
+    held_out: HeldOut | None
+    held_out_step: int | None
+    worlds: tuple[WorldResult, ...]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def algorithm(self) -> str:
+        return str(self.config.get("algorithm", "policy"))
+
+    @property
+    def steps(self) -> int:
+        """Training steps made so far."""
+        return max((int(steps[-1]) for steps, _ in self.progress.values() if len(steps)), default=0)
+
+    def world(self, name: str) -> WorldResult | None:
+        """This run's evaluation in the world of that name with the most episodes."""
+        there = [result for result in self.worlds if result.world == name]
+        return max(there, key=lambda result: result.deployed.episodes, default=None)
+
+    def data_success(self) -> tuple[float, tuple[float, float], int] | None:
+        """Success rate of the recorded episodes, its interval and their number; None where nobody labelled them."""
+        if self.data is None or self.data.get("success_rate") is None:
+            return None
+        rate, episodes = float(self.data["success_rate"]), int(self.data["episodes"])
+        return rate, wilson_interval(round(rate * episodes), episodes), episodes
+
+
+def read_results(run: Path) -> RunResults:
+    """Read whatever is there. Raises CheckpointError when `run` is no run, or when a file is damaged."""
+    config = _read_json(run / "config.json")
+    if config is None:
+        raise CheckpointError(f"{run}: not a run, config.json is missing; expected a directory made by `lapwing train`")
+    held_out = _read_json(run / "held_out.json")
+    return RunResults(
+        path=run,
+        config=config,
+        data=_read_json(run / "data.json"),
+        progress=_read_progress(run / "progress.csv"),
+        held_out=None if held_out is None else _parsed(HeldOut.from_dict, held_out, run / "held_out.json"),
+        held_out_step=None if held_out is None else held_out.get("step"),
+        worlds=tuple(_read_world(path) for path in sorted((run / "eval").glob("*.json"))),
+    )
+
+
+def _read_world(path: Path) -> WorldResult:
+    picture = path.with_suffix(".png")
+
+    def parse(record: Mapping[str, Any]) -> WorldResult:
+        filmed = record["filmed"]
+        modes = {mode: Evaluation.from_dict(one) for mode, one in record["modes"].items()}
+        if not modes:
+            raise ValueError("no modes")
+        return WorldResult(
+            world=str(record["world"]),
+            seed=int(record["seed"]),
+            modes=modes,
+            filmed=None if filmed is None else (str(filmed["mode"]), int(filmed["episodes"])),
+            filmstrip=picture.read_bytes() if filmed is not None and picture.exists() else None,
+        )
+
+    record = _read_json(path)
+    return _parsed(parse, {} if record is None else record, path)
+
+
+def _parsed(parse: Callable[[Mapping[str, Any]], Record], record: Mapping[str, Any], path: Path) -> Record:
+    try:
+        return parse(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: does not fit this version ({error!r}); make it again, or delete it") from error
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}; make it again, or delete it") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}; make it again")
+    return content
+
+
+def _read_progress(path: Path) -> dict[str, tuple[Array, Array]]:
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be half written
+    columns = [name for name in (rows[0] if rows else ()) if name and name != "step"]
+    progress = {}
+    for column in columns:
+        points = [(_number(row.get("step")), _number(row.get(column))) for row in rows]
+        whole = np.array([point for point in points if all(map(math.isfinite, point))]).reshape(-1, 2)
+        progress[column] = (whole[:, 0], whole[:, 1])
+    return progress
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

@@ -1,0 +1,137 @@
+"""What the numbers of a run mean, in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from lapwing.run.held_out import BASELINES, Calibration, HeldOut, ImageTest
+from lapwing.run.page import Finding, Tile, Tone
+from lapwing.run.results import RunResults, WorldResult
+
+RANKS_WELL = 0.5  # a rank correlation of values and returns from here on is called good
+MATTERS = 0.1  # relative differences of errors below this are called small
+
+
+def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
+    """The verdict, the most important sentence first."""
+    found = [one for world in run.worlds for one in _in_world(run, world, others)]
+    if not found:
+        found.append(
+            Finding("fair", "Not yet seen in a world: what follows ranks checkpoints, it promises no success.")
+        )
+    if run.held_out is None:
+        found.append(Finding("fair", "Not yet judged on held-out episodes."))
+    else:
+        found += _off_line(run.held_out)
+    return found
+
+
+def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults]) -> Iterator[Finding]:
+    mode, result = next(iter(world.modes.items()))
+    low, high = result.interval()
+    said = (
+        f"In the world {world.world} the policy ({mode}) succeeds in {percent(result.success_rate)} of "
+        f"{result.episodes} fresh episodes (95 % interval {span((low, high))})"
+    )
+    data = run.data_success()
+    if data is None:
+        yield Finding("good" if low > 0.5 else "fair", f"{said}. How often its data succeeds is not recorded.")
+    else:
+        rate, (data_low, data_high), _ = data
+        tone, relation = _compare((low, high), (data_low, data_high))
+        yield Finding(tone, f"{said}, {relation} the data it learned from ({percent(rate)}).")
+    for other in others:
+        there = other.world(world.world)
+        if there is not None:
+            tone, relation = _compare((low, high), there.deployed.interval())
+            reached = f"{percent(there.deployed.success_rate)}, interval {span(there.deployed.interval())}"
+            yield Finding(tone, f"That is {relation} {other.name} ({other.algorithm}) with {reached}.")
+
+
+def _compare(ours: tuple[float, float], theirs: tuple[float, float]) -> tuple[Tone, str]:
+    """Tone and words for two intervals of success."""
+    if ours[0] > theirs[1]:
+        return "good", "clearly more than"
+    if ours[1] < theirs[0]:
+        return "bad", "clearly less than"
+    return "fair", "not clearly different from"
+
+
+def _off_line(held_out: HeldOut) -> Iterator[Finding]:
+    yield _nearness(held_out)
+    if held_out.image_test is not None:
+        yield _looks(held_out.image_test)
+    if held_out.calibration is not None:
+        yield _values(held_out.calibration)
+    if held_out.remark is not None:
+        yield Finding("fair", f"Read with care: {held_out.remark}.")
+
+
+def _nearness(held_out: HeldOut) -> Finding:
+    error = held_out.errors[held_out.modes[0]].mse
+    rivals = {name: held_out.errors[name].mse for name in BASELINES}
+    best = min(rivals, key=lambda name: rivals[name])
+    words = {"hold": "holding still", "mean": "the mean action"}[best]
+    if error >= rivals[best]:
+        return Finding("bad", f"Its held-out actions are no nearer than {words} ({error:.3g} to {rivals[best]:.3g}).")
+    saved = 1 - error / rivals[best]
+    tone: Tone = "good" if saved > MATTERS else "fair"
+    return Finding(tone, f"Its held-out actions have {percent(saved)} less squared error than {words}.")
+
+
+def _looks(test: ImageTest) -> Finding:
+    rise = test.swapped / test.matched - 1 if test.matched > 0 else math.inf
+    if test.increase[0] <= 0:
+        return Finding("bad", "It does not look: the images of other moments leave its error as it is.")
+    if rise < MATTERS:
+        return Finding("fair", f"It hardly looks: with the images of other moments its error rises by {percent(rise)}.")
+    return Finding("good", f"It looks: with the images of other moments its error rises by {percent(rise)}.")
+
+
+def _values(calibration: Calibration) -> Finding:
+    if math.isnan(calibration.spearman):
+        return Finding("bad", "Its values say nothing: they, or the held-out returns, are all the same.")
+    tone: Tone = "good" if calibration.spearman >= RANKS_WELL else "fair" if calibration.spearman > 0.2 else "bad"
+    side = "above" if calibration.bias >= 0 else "below"
+    return Finding(
+        tone,
+        f"Its values rank the held-out returns with a correlation of {calibration.spearman:.2f} "
+        f"and lie {abs(calibration.bias):.2g} {side} them on average.",
+    )
+
+
+def tiles(run: RunResults) -> list[Tile]:
+    """The few numbers to remember."""
+    shown = []
+    for world in run.worlds:
+        result = world.deployed
+        shown.append(Tile(percent(result.success_rate), f"success in {world.world}, {result.episodes} episodes"))
+    data = run.data_success()
+    if data is not None:
+        shown.append(Tile(percent(data[0]), f"success of the data, {data[2]} episodes"))
+    if run.held_out is not None:
+        deployed = run.held_out.modes[0]
+        shown.append(Tile(f"{run.held_out.errors[deployed].mse:.2g}", f"held-out action error ({deployed})"))
+        shown.append(Tile(f"{run.held_out.errors['hold'].mse:.2g}", "the same when holding still"))
+        if run.held_out.calibration is not None:
+            shown.append(Tile(f"{run.held_out.calibration.spearman:.2f}", "rank correlation of value and return"))
+    return shown
+
+
+def training_effort(run: RunResults) -> str:
+    """How long the run has been trained, in words."""
+    if not run.steps:
+        return "not trained yet"
+    if "seconds" not in run.progress:
+        return f"{run.steps:,} steps"
+    minutes = float(run.progress["seconds"][1][-1]) / 60
+    return f"{run.steps:,} steps in " + (f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h")
+
+
+def percent(rate: float) -> str:
+    return f"{100 * rate:.0f} %"
+
+
+def span(interval: tuple[float, float]) -> str:
+    return f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"

@@ -1,0 +1,254 @@
+"""The report: whatever is in a run directory is on the page, and what is missing is said."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lapwing.errors import CheckpointError
+from lapwing.run.evaluate import Evaluation, save_evaluation
+from lapwing.run.held_out import ActionError, Calibration, HeldOut, ImageTest
+from lapwing.run.report import write_report
+from lapwing.run.results import read_results
+from lapwing.run.verdict import findings
+
+VOID = {"meta", "br", "img"}
+
+
+def make_evaluation(wins: int, episodes: int = 100, filmed: int = 0) -> Evaluation:
+    return Evaluation(
+        seeds=tuple(range(episodes)),
+        returns=tuple(float(index < wins) for index in range(episodes)),
+        lengths=tuple(10 + index for index in range(episodes)),
+        flags={
+            "success": tuple(index < wins for index in range(episodes)),
+            "wrong_object": tuple(index >= 98 for index in range(episodes)),
+        },
+        cameras=("left", "right"),
+        frames=tuple(np.full((5, 4, 8, 3), 40 * index, np.uint8) for index in range(filmed)),
+    )
+
+
+def make_held_out(**changes: Any) -> HeldOut:
+    def error(mse: float) -> ActionError:
+        return ActionError(50, mse, {"arm": mse, "gripper": 2 * mse}, (0.01 + mse, 0.02, 0.3))
+
+    values: dict[str, Any] = {
+        "episodes": 25,
+        "samples": 1234,
+        "modes": ("pi", "z0"),
+        "axes": (("elbow $1", "rad", "arm"), ("wrist", "rad", "arm"), ("grip", "open", "gripper")),
+        "errors": {"pi": error(0.3), "z0": error(0.25), "hold": error(0.9), "mean": error(1.0)},
+        "errors_positive": {"pi": error(0.2), "z0": error(0.15), "hold": error(0.8), "mean": error(float("nan"))},
+        "calibration": Calibration(0.82, -0.04, 0.02, 0.4, (0, 1), (-0.1, 0.9), (0.0, 0.5, 0.8), (0.1, 0.45, 0.85)),
+        "image_test": ImageTest(256, 0.3, 0.45, (0.1, 0.2)),
+    }
+    return HeldOut(**values | changes)
+
+
+def make_run(run: Path, algorithm: str = "lapo") -> Path:
+    """A run directory that has been begun and nothing else."""
+    run.mkdir()
+    config = {"algorithm": algorithm, "config": {"expectile": 0.9, "vision": {"backbone": "small"}}, "data": "f00d"}
+    (run / "config.json").write_text(json.dumps(config))
+    return run
+
+
+def fill_run(run: Path, wins: int = 80) -> Path:
+    """All that training and evaluation leave behind."""
+    (run / "held_out.json").write_text(json.dumps({"step": 1500, **make_held_out().to_dict()}))
+    data = {"path": "<lab>/toy.hdf5", "episodes": 400, "steps": 8000, "success_rate": 0.42, "notes": ["no & boundary"]}
+    data |= {"rate_hz": 0, "returns": [0.0, 1.0, 1.0], "lengths": [3, 4, 5]}
+    (run / "data.json").write_text(json.dumps(data))
+    (run / "progress.csv").write_text(
+        "step,seconds,q_mean,critic_loss,valid/action_error,valid/action_error_pi,valid/action_error_positive\n"
+        "100,30,0.1,0.5,,,\n1500,60,0.2,nan,0.4,0.4,0.3\n2000,120,0.3,0.4,0.5,0.5,0.4\n2100,1"
+    )
+    save_evaluation(run, "toy", 5, {"pi": make_evaluation(wins, filmed=2), "blind": make_evaluation(1)})
+    return run
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed, and collects text and what would be fetched."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.fetched: list[str] = []
+        self.headings: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data")]
+        assert tag not in ("script", "link", "iframe")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def read_page(path: Path) -> tuple[str, Page]:
+    page = Page(path.read_text(encoding="utf-8"))
+    return " ".join(" ".join(page.text).split()), page
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return fill_run(make_run(tmp_path / "my-run"))
+
+
+def test_everything_there_is_shown(run: Path) -> None:
+    path = write_report(run)
+    text, page = read_page(path)
+    assert path == run / "report.html"
+    assert page.headings == [
+        "Success in toy",
+        "Actions on held-out episodes",
+        "Values",
+        "Training",
+        "Data",
+        "Configuration",
+    ]
+    assert "the policy (pi) succeeds in 80 % of 100 fresh episodes (95 % interval 71 to 87 %)" in text
+    assert "clearly more than the data it learned from (42 %)" in text
+    assert "67 % less squared error than holding still" in text
+    assert "with the images of other moments its error rises by 50 %" in text
+    assert "correlation of 0.82 and lie 0.04 below them" in text
+    assert "success after 10 steps; success after 11 steps" in text
+    assert "elbow $1" in text
+    assert "<lab>/toy.hdf5" in text
+    assert "no & boundary" in text
+    assert "checkpoint of step 1,500" in text
+    assert "2,000 steps in 2.0 min" in text
+    assert "config.vision.backbone small" in text
+    assert "blind: black images 1 % (0 to 5 %) 2 % (1 to 7 %)" in text
+    assert "is not there" not in text
+
+
+def test_the_page_needs_nothing_from_elsewhere(run: Path) -> None:
+    html = write_report(run).read_text()
+    _, page = read_page(run / "report.html")
+    pictures = [one for one in page.fetched if one.startswith("data:image/png;base64,")]
+    assert len(pictures) == 1
+    assert base64.b64decode(pictures[0].split(",")[1]) == (run / "eval" / "toy-5.png").read_bytes()
+    inside = {one for one in page.fetched if one.startswith("#")}
+    assert set(page.fetched) == inside | set(pictures)
+    assert inside <= {f"#{name}" for name in re.findall(r'id="([^"]+)"', html)}
+    assert "url(http" not in html
+    assert "@import" not in html
+    assert html.count("<svg") == 10
+    assert "currentColor" in html
+    assert [file.name for file in run.glob(".*")] == []
+
+
+def test_what_is_missing_is_said_with_the_command(tmp_path: Path) -> None:
+    text, _ = read_page(write_report(make_run(tmp_path / "bare")))
+    assert "Not yet seen in a world" in text
+    assert "lapwing eval" in text
+    assert "Not yet judged on held-out episodes" in text
+    assert "progress.csv is not there" in text
+    assert "data.json is not there" in text
+    assert "not trained yet" in text
+
+
+def test_no_rollout_recorded(run: Path) -> None:
+    save_evaluation(run, "toy", 5, {"pi": make_evaluation(80)})
+    text, page = read_page(write_report(run))
+    assert "No rollout was recorded here" in text
+    assert not [one for one in page.fetched if one.startswith("data:")]
+
+
+def test_other_runs_stand_beside(run: Path, tmp_path: Path) -> None:
+    other = fill_run(make_run(tmp_path / "cloned", "bc"), wins=53)
+    text, _ = read_page(write_report(run, [other]))
+    assert "clearly more than cloned (bc) with 53 %, interval 43 to 62 %" in text
+    assert text.count("cloned (bc)") >= 4
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"data": "other"}))
+    fewer, _ = read_page(write_report(run, [other]))
+    assert "cloned (bc)" in fewer
+    assert fewer.count("cloned (bc)") < text.count("cloned (bc)")
+
+
+@pytest.mark.parametrize(
+    ("wins", "tone", "words"), [(80, "good", "clearly more"), (45, "fair", "not clearly"), (9, "bad", "clearly less")]
+)
+def test_the_first_finding_weighs_policy_against_data(run: Path, wins: int, tone: str, words: str) -> None:
+    first = findings(read_results(fill_run(run, wins)), [])[0]
+    assert first.tone == tone
+    assert words in first.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "tone", "words"),
+    [
+        ({"image_test": ImageTest(256, 0.3, 0.3, (-0.1, 0.1))}, "bad", "does not look"),
+        ({"image_test": ImageTest(256, 0.3, 0.31, (0.005, 0.02))}, "fair", "hardly looks"),
+        (
+            {"errors": dict.fromkeys(("pi", "hold", "mean"), ActionError(5, 0.9, {}, (1, 1, 1)))},
+            "bad",
+            "no nearer than",
+        ),
+        ({"episodes": 6}, "fair", "only 6 held-out episodes"),
+    ],
+)
+def test_findings_say_what_is_wrong(run: Path, changes: dict[str, Any], tone: str, words: str) -> None:
+    (run / "held_out.json").write_text(json.dumps(make_held_out(**changes).to_dict()))
+    said = [one for one in findings(read_results(run), []) if words in one.text]
+    assert [one.tone for one in said] == [tone]
+
+
+def test_an_agent_without_values_or_cameras(run: Path) -> None:
+    (run / "held_out.json").write_text(
+        json.dumps(make_held_out(calibration=None, errors_positive={}, image_test=None).to_dict())
+    )
+    text, page = read_page(write_report(run))
+    assert "Values" not in page.headings
+    assert "This policy has no cameras" in text
+    assert "advantage" not in " ".join(page.headings)
+
+
+def test_a_half_written_row_is_no_trouble(run: Path) -> None:
+    steps, seconds = read_results(run).progress["seconds"]
+    assert steps.tolist() == [100, 1500, 2000]
+    assert seconds.tolist() == [30, 60, 120]
+    assert read_results(run).progress["critic_loss"][1].tolist() == [0.5, 0.4]
+    assert read_results(run).progress["valid/action_error"][0].tolist() == [1500, 2000]
+
+
+def test_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"not a run, config\.json is missing; expected a directory made by"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("held_out.json", "{", r"held_out\.json: damaged"),
+        ("held_out.json", "[]", r"held_out\.json: expected a JSON object, got list"),
+        ("held_out.json", "{}", r"held_out\.json: does not fit this version"),
+        ("eval/toy-5.json", '{"world": "toy"}', r"toy-5\.json: does not fit this version"),
+    ],
+)
+def test_damaged_files_are_named(run: Path, file: str, content: str, message: str) -> None:
+    (run / file).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        write_report(run)
+    assert not (run / "report.html").exists()
