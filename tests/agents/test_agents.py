@@ -243,8 +243,9 @@ def test_restoring_never_looks_for_weights(
 
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", forbidden)
     monkeypatch.setattr(torch, "load", forbidden)
-    for weights in ("auto", "imagenet", "nowhere.pt"):
-        vision = VisionConfig(backbone="resnet18", weights=weights, norm="frozen", image_feature_dim=32)
+    backbones: dict[str, Any] = {"auto": "resnet18", "imagenet": "resnet10", "nowhere.pt": "resnet10"}
+    for weights, backbone in backbones.items():
+        vision = VisionConfig(backbone=backbone, weights=weights, norm="frozen", image_feature_dim=32)
         make_agent(restore=True, vision=vision)
 
 

@@ -47,6 +47,10 @@ class VisionConfig:
     image_feature_dim: int = 256
     """Width of the feature of the images together, before fusion with the state."""
 
+    def __post_init__(self) -> None:
+        if self.image_feature_dim < 1:
+            raise ConfigError(f"vision: image_feature_dim is {self.image_feature_dim}, expected a positive number")
+
 
 class ObsEncoder(nn.Module):
     """Obs -> feature [B, feature_dim]. Without cameras it hands the normalised state through, as the paper has it.
@@ -209,7 +213,13 @@ def _load(net: nn.Module, pretrained: Mapping[str, Tensor]) -> None:
 def _resolve(vision: VisionConfig) -> tuple[Mapping[str, Tensor] | None, VisionConfig]:
     """The pretrained tensors, if any, and the config with what was decided."""
     pretrained = None
-    if vision.weights not in ("none", "auto", "imagenet"):
+    from_file = vision.weights not in ("none", "auto", "imagenet")
+    if vision.backbone == "small" and (from_file or vision.norm == "frozen"):
+        raise ConfigError(
+            f"backbone 'small' starts from scratch with GroupNorm, got weights {vision.weights!r} and norm "
+            f"{vision.norm!r}; use --weights none --norm auto, or another backbone"
+        )
+    if from_file:
         pretrained = _read_state_dict(Path(vision.weights))
     elif vision.weights != "none":
         pretrained = _imagenet(vision)
@@ -219,8 +229,11 @@ def _resolve(vision: VisionConfig) -> tuple[Mapping[str, Tensor] | None, VisionC
     norm = vision.norm
     if norm == "auto":
         norm = "group" if pretrained is None else "frozen"
+    # with weights "none" a checkpoint's own may follow
+    if norm == "frozen" and pretrained is None and vision.weights != "none":
+        raise ConfigError("norm 'frozen' needs pretrained weights and there are none; use --norm auto")
     if norm == "group" and pretrained is not None:
-        raise ConfigError("norm 'group' cannot hold pretrained BatchNorm statistics; use --norm frozen or auto")
+        raise ConfigError("norm 'group' cannot hold pretrained BatchNorm statistics; use --norm auto, or --weights none")
     return pretrained, replace(vision, weights=resolved, norm=norm)
 
 
@@ -244,7 +257,10 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ConfigError(f"weights {path}: cannot be read as a state dict ({error}); or use none|auto") from error
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise ConfigError(f"weights {path}: cannot be read as a state dict ({reason}); or use none|auto") from error
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"weights {path}: holds a {type(state).__name__}, expected a state dict; or use none|auto")
     return state
 
 
