@@ -19,7 +19,7 @@ from lapwing.data.numbers import check_leader
 from lapwing.data.problems import Problem, listed, ranges
 from lapwing.episode import Episode
 
-ROWS, EPISODE = 60, 20
+ROWS, EPISODE, CHUNK = 60, 20, 7
 UNPROBED = 2  # a row that the reader does not look at when it opens the file
 CAMERAS = ("left_image", "right_image", "global_image")
 IMAGES = tuple(f"observations/{name}" for name in CAMERAS)
@@ -72,7 +72,7 @@ def lines(path, **options):
     return [str(problem) for problem in check(path, progress=False, **options).problems]
 
 
-def test_asound_file_has_no_problem(sound):
+def test_a_sound_file_has_no_problem(sound):
     result = check(sound)
     assert (result.problems, result.notes, result.trainable, result.imitable) == ((), (), True, True)
 
@@ -574,13 +574,22 @@ def packed_file(sound_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("packed") / "packed.hdf5"
     with h5py.File(sound_file) as source, h5py.File(path, "w") as file:
         for key in (*IMAGES, "observations/joint", "actions", "rewards", "terminals"):
-            file.create_dataset(key, data=source[key][:], compression="gzip", chunks=True)
+            values = source[key][:]
+            file.create_dataset(key, data=values, compression="gzip", chunks=(CHUNK, *values.shape[1:]))
     return path
 
 
 def test_a_compressed_file_is_read_in_whole_chunks(packed_file, monkeypatch):
+    starts = []
+
+    def read(dataset, rows):
+        starts.append(rows.start)
+        return dataset[rows]
+
     monkeypatch.setattr(cameras, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(cameras, "read_array", read)
     assert lines(packed_file) == []
+    assert starts == 3 * list(range(0, ROWS, CHUNK))
 
 
 def test_memory_does_not_grow_with_the_frames(tmp_path, monkeypatch):

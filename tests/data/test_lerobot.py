@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -179,13 +180,16 @@ def test_damaged_pictures_are_not_painted_over(lerobot):
     lerobot.write_video(0, noise)
     frames = scan_lerobot(lerobot.root)[0].episodes[0].images["front"]
     assert frames[:].shape == noise.shape
-    data = bytearray(lerobot.video_file(0).read_bytes())
+    data = lerobot.video_file(0).read_bytes()
+    found = []
     for place in range(len(data) // 4, len(data) // 2, 500):
-        data[place : place + 20] = bytes(range(20))
-    lerobot.video_file(0).write_bytes(data)
-    frames = scan_lerobot(lerobot.root)[0].episodes[0].images["front"]
-    with pytest.raises(DataError, match=r"episode_000000\.mp4: (frame \d+ is damaged|the video cannot be decoded)"):
-        frames[:]
+        lerobot.video_file(0).write_bytes(data[:place] + bytes(range(20)) + data[place + 20 :])
+        try:
+            scan_lerobot(lerobot.root)[0].episodes[0].images["front"][:]
+        except DataError as error:
+            found.append(str(error))
+    # Some damage reads as another valid picture; the decoder notices the rest and goes on.
+    assert any(re.search(r"episode_000000\.mp4: frame \d+ is damaged", message) for message in found)
 
 
 @pytest.mark.parametrize(
