@@ -56,7 +56,12 @@ def make_held_out(**changes: Any) -> HeldOut:
 def make_run(run: Path, algorithm: str = "lapo") -> Path:
     """A run directory that has been begun and nothing else."""
     run.mkdir()
-    config = {"algorithm": algorithm, "config": {"expectile": 0.9, "vision": {"backbone": "small"}}, "data": "f00d"}
+    config: dict[str, Any] = {
+        "algorithm": algorithm,
+        "config": {"expectile": 0.9, "vision": {"backbone": "small"}},
+        "data": "f00d",
+    }
+    config["reward_facts"] = {"reward": [0, 1], "returns": [0, 1]}
     (run / "config.json").write_text(json.dumps(config))
     return run
 
@@ -139,6 +144,7 @@ def test_everything_there_is_shown(run: Path) -> None:
     assert "2,000 steps in 2.0 min" in text
     assert "config.vision.backbone small" in text
     assert "blind: black images 1 % (0 to 5 %) 2 % (1 to 7 %)" in text
+    assert text.count("range of returns") == 4
     assert "is not there" not in text
 
 

@@ -187,14 +187,16 @@ def calibration_chart(calibration: Calibration) -> str:
         return _svg(figure, "calibration of Q")
 
 
-def curves(series: Series, label: str, wide: bool = False) -> str:
-    """Metrics over training steps. One series: a small figure of its own; several: a wide one with a legend."""
+def curves(series: Series, label: str, wide: bool = False, band: tuple[float, float] | None = None) -> str:
+    """Metrics over training steps: a small figure, or a wide one with a legend. `band`: the range of returns."""
     with _figure(WIDE if wide else 3.5, 3.0 if wide else 2.1) as figure:
         axes = figure.subplots()
         for (name, (steps, values)), color in zip(series.items(), _colors(series), strict=True):
             dashed = (0, (4, 3)) if name in BASELINES else "-"
             marker = "o" if len(steps) < 40 else ""
             axes.plot(steps, values, linestyle=dashed, color=color, label=name, marker=marker, markersize=3.5)
+        if band is not None:
+            axes.axhspan(*band, color=FAINT, alpha=0.12, linewidth=0, label="range of returns")
         axes.xaxis.set_major_locator(MaxNLocator(4 if not wide else 8, integer=True))
         axes.xaxis.set_major_formatter(
             FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")

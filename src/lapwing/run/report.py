@@ -245,11 +245,13 @@ def _training(run: RunResults) -> str:
     others = [
         name for name in progress if not name.startswith("valid/action_error") and name not in (*VALUES, *MACHINE)
     ]
-    wide = [("held-out action error, normalised", errors), ("values, in units of return", values)]
+    returns = run.config.get("reward_facts", {}).get("returns")
+    band = (float(returns[0]), float(returns[1])) if returns else None
     return section(
         "Training",
         lead,
-        *(figure(curves(series, label, wide=True)) for label, series in wide if series),
+        figure(curves(errors, "held-out action error, normalised", wide=True)) if errors else "",
+        figure(curves(values, "values, in units of return", wide=True, band=band)) if values else "",
         _small_curves(progress, others),
         details("Speed and memory", _small_curves(progress, [name for name in MACHINE if name in progress])),
     )
