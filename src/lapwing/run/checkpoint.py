@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from lapwing.agent import Agent, RewardFacts
 from lapwing.agents import ALGORITHMS, build_agent
 from lapwing.data.normalize import Normalizer
-from lapwing.errors import CheckpointError, LapwingError
+from lapwing.errors import CheckpointError, LapwingError, SpecError
 from lapwing.spec import RobotSpec
 
 Which = Literal["best", "last"] | int
@@ -69,14 +69,14 @@ def load_acting(path: Path, device: str | torch.device = "cpu") -> tuple[Agent, 
     Raises CheckpointError when a file is missing, damaged or of another program.
     """
     meta = _read_json(path / "config.json")
-    spec = RobotSpec.from_dict(_read_json(path / "spec.json"), where=str(path / "spec.json"))
     try:
-        normalizer = Normalizer.from_dict(_read_json(path / "stats.json"))
+        spec = RobotSpec.from_dict(_read_json(path / "spec.json"), "spec.json")
+        normalizer = Normalizer.from_dict(_read_json(path / "stats.json"), str(path / "stats.json"))
         config = config_from_json(ALGORITHMS[meta["algorithm"]].config, meta["config"])
         facts = RewardFacts(**{name: (low, high) for name, (low, high) in meta["reward_facts"].items()})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SpecError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{path}: config.json or stats.json is not of this version ({_one_line(error)}); choose another checkpoint"
+            f"{path}: config.json or spec.json is not of this version ({_one_line(error)}); choose another checkpoint"
         ) from error
     agent = build_agent(meta["algorithm"], config, spec, facts, restore=True)
     try:

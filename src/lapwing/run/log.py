@@ -54,8 +54,10 @@ class ProgressTable:
 
     def cut_after(self, step: int) -> None:
         """Drop the rows later than `step`, and a last one that was only half written."""
-        self._rows = [row for row in self._rows if _step_of(row) <= step]
-        self._rewrite()
+        kept = [row for row in self._rows if _step_of(row) <= step]
+        if len(kept) < len(self._rows):
+            self._rows = kept
+            self._rewrite()
 
     def write(self, row: Mapping[str, float]) -> None:
         text = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in row.items()}
@@ -84,9 +86,8 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # a slow import, needed here only
 
         self._table = ProgressTable(run / "progress.csv")
-        if start:
-            self._table.cut_after(start)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1 if start else None)
+        self._table.cut_after(start)
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
         interval = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(
             total=steps, initial=start, desc="train", unit="step", mininterval=interval, dynamic_ncols=True

@@ -54,12 +54,12 @@ class Policy:
             observation = _from_mapping(observation)
         single = np.ndim(observation.state) == 1
         state, images = self._checked(observation, single)
-        if self._chunk is not None and len(self._chunk) != len(state):
+        if self._chunk is None or self._played == self._chunk.shape[1]:
+            self._chunk, self._played = self._decide(state, images), 0
+        if len(self._chunk) != len(state):
             raise SpecError(
                 f"observation: batch of {len(state)} amid a chunk for {len(self._chunk)}; call reset() first"
             )
-        if self._chunk is None or self._played == self._chunk.shape[1]:
-            self._chunk, self._played = self._decide(state, images), 0
         action: Array = self._chunk[:, self._played]
         self._played += 1
         return action[0] if single else action

@@ -30,7 +30,7 @@ from lapwing.run.options import TrainOptions
 from lapwing.run.ranks import Ranks, copy_from_first, restore_rng
 from lapwing.run.training_data import TrainingData, open_training_data
 
-BEST_METRIC = {"lapo": "valid/action_error_positive", "bc": "valid/action_error"}
+BEST_METRIC = {"lapo": "valid/action_error_positive"}  # "valid/action_error" for the others
 _RANK_SEED = 1_000_003  # further apart than seeds that people type
 
 
@@ -92,7 +92,7 @@ def open_session(
 ) -> Session:
     """Everything up to the first step. Rank 0 makes the run directory last, when nothing can fail any more."""
     data = open_training_data(data_path, options, progress=ranks.is_first)
-    best_metric = options.best_metric or BEST_METRIC[algorithm]
+    best_metric = options.best_metric or BEST_METRIC.get(algorithm, "valid/action_error")
     settings = {
         "algorithm": algorithm,
         "config": asdict(config),
@@ -152,14 +152,16 @@ def _begin(session: Session, settings: Mapping[str, Any]) -> None:
     columns = {} if trial is None else metrics(trial)
     if trial is not None and session.best_metric not in columns:
         raise ConfigError(f"best_metric {session.best_metric!r} is not measured; choose one of {', '.join(columns)}")
-    split = {"train": session.data.split.train, "valid": session.data.split.valid}
     described = {
         **settings,
         "config": session.config,
         "resolved_from": _differences(settings["config"], session.config),
         "reward_facts": asdict(session.facts),
     }
-    create_run(session.out, {"config.json": described, "split.json": split, "data.json": session.data.summary()})
+    create_run(
+        session.out,
+        {"config.json": described, "split.json": asdict(session.data.split), "data.json": session.data.summary()},
+    )
 
 
 def _differences(asked: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -31,12 +31,21 @@ __all__ = ["TrainOptions", "train"]
 _Q_OUTSIDE = 0.01  # share of values outside the range of returns that is worth a warning
 
 
-def train(data: Path, out: Path, algorithm: str, config: Any, options: TrainOptions, resume: bool = False) -> Path:
+def train(
+    data: Path,
+    out: Path,
+    algorithm: str,
+    config: Any,
+    options: TrainOptions,
+    resume: bool = False,
+    watch: Callable[[], None] | None = None,
+) -> Path:
     """Train `algorithm` on the recording at `data` and return the run directory `out`.
 
     With `resume` the run at `out` goes on from its last checkpoint, to the same parameters bit by bit as if it had
-    not been interrupted. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises a LapwingError, before
-    anything is written, when the data or a setting does not fit.
+    not been interrupted. `watch` is called by the first process after each row of progress.csv and each checkpoint.
+    Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises a LapwingError, before anything is written, when
+    the data or a setting does not fit.
     """
     if algorithm not in ALGORITHMS:
         raise ConfigError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
@@ -49,7 +58,7 @@ def train(data: Path, out: Path, algorithm: str, config: Any, options: TrainOpti
     connect(ranks, device)
     try:
         session = open_session(data, out, algorithm, config, options, resume, ranks, device)
-        _Loop(session).run()
+        _Loop(session, watch).run()
         wait_for_all(ranks)
     finally:
         disconnect(ranks)
@@ -59,8 +68,9 @@ def train(data: Path, out: Path, algorithm: str, config: Any, options: TrainOpti
 class _Loop:
     """The steps of a session, and what rank 0 logs, judges and saves between them."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, watch: Callable[[], None] | None) -> None:
         self._session = session
+        self._watch = watch or (lambda: None)
         self._means = MeanMetrics()
         self._saved_step = session.state.step
         self._q_was_outside = False
@@ -115,6 +125,7 @@ class _Loop:
         log.status(f"waiting {timing['waiting_share']:.0%}, {timing['memory_gb']:.1f} GB{warning}")
         measured = self._judge(log) if judging else {}
         log.write(step, {"seconds": self._seconds(), **timing, **means, **measured})
+        self._watch()
         _expect_finite(means, step, session.out)
 
     def _q_warning(self, log: RunLog, means: Mapping[str, float]) -> str:
@@ -166,11 +177,17 @@ class _Loop:
             agent=session.agent,
             spec=session.data.spec,
             normalizer=session.data.normalizer,
-            train_state={"agent": session.agent.state_dict(), "rng": generators, "state": asdict(state)},
+            train_state={
+                "agent": session.agent.state_dict(),
+                "rng": generators,
+                "state": asdict(state),
+                "split": asdict(session.data.split),
+            },
         )
         link_checkpoint(session.out, "last", state.step)
         link_checkpoint(session.out, "best", state.step if state.best_step is None else state.best_step)
         prune_checkpoints(session.out, session.options.save_every)
+        self._watch()
 
     def _seconds(self) -> float:
         return self._session.state.seconds + time.perf_counter() - self._clock
