@@ -88,7 +88,7 @@ def test_skip_damaged_goes_on_and_says_so(lerobot, out):
     lerobot.write_video(2, lerobot.frames(2, 14), "wrist", FRAGMENTED)
     done = convert(lerobot.root, out, skip_damaged=True, progress=False)
     assert [damage.episode for damage in done.skipped] == [0, 2]
-    assert f"{out}: wrote 1 episodes, 9 steps; left out 2 damaged episodes (0, 2); the first, episode 0: " in str(done)
+    assert f"{out}: wrote 1 episode, 9 steps; left out 2 damaged episodes (0, 2); the first, episode 0: " in str(done)
     (episode,) = read_recording(out).episodes
     assert episode.meta["source_episode"] == 1
     assert np.abs(episode.images["wrist"][:] - lerobot.frames(1).astype(int)).mean() < 2

@@ -33,7 +33,7 @@ class Conversion:
     skipped: tuple[Damage, ...]
 
     def __str__(self) -> str:
-        text = f"{self.path}: wrote {self.episodes} episodes, {self.steps} steps"
+        text = f"{self.path}: wrote {self.episodes} episode{'s' * (self.episodes != 1)}, {self.steps} steps"
         return f"{text}; left out {describe_damage(self.skipped)}" if self.skipped else text
 
 
