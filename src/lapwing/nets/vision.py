@@ -141,7 +141,7 @@ class Trunk(nn.Module):
         super().__init__()
         copies = channels // 3
         mean, std = torch.tensor(IMAGENET_MEAN).repeat(copies), torch.tensor(IMAGENET_STD).repeat(copies)
-        # whole maps instead of one number a channel: elementwise kernels run over long rows then, 5x faster on a CPU
+        # whole maps instead of one number a channel: elementwise kernels run over long rows then
         self.register_buffer("scale", (1 / (255 * std)).expand(*size, -1).contiguous(), persistent=False)
         self.register_buffer("offset", (-mean / std).expand(*size, -1).contiguous(), persistent=False)
         if vision.backbone == "small":
