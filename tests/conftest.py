@@ -50,7 +50,8 @@ def make_recording(tiny_spec: RobotSpec):
 
 
 @pytest.fixture(scope="session")
-def _tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_recording: Recording) -> Path:
+def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_recording: Recording) -> Path:
+    """The six episodes in a flat file that nobody changes."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.hdf5"
     with FlatWriter(path, tiny_recording.spec) as writer:
         for episode in tiny_recording.episodes:
@@ -59,10 +60,10 @@ def _tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_recording: Recordi
 
 
 @pytest.fixture
-def tiny_flat(_tiny_file: Path, tmp_path: Path) -> Path:
+def tiny_flat(tiny_file: Path, tmp_path: Path) -> Path:
     """The six episodes in a flat file of the test's own."""
     path = tmp_path / "tiny.hdf5"
-    path.write_bytes(_tiny_file.read_bytes())
+    path.write_bytes(tiny_file.read_bytes())
     return path
 
 

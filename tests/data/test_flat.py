@@ -249,6 +249,26 @@ def test_a_truncated_file_is_refused(bare, kept):
         read_recording(path)
 
 
+@settings(deadline=None, max_examples=150)
+@given(
+    places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3),
+    header=st.booleans(),
+)
+def test_damaged_bytes_are_read_or_refused_but_never_crash(tiny_file, tmp_path_factory, places, header):
+    content = bytearray(tiny_file.read_bytes())
+    for place, value in places:
+        content[int(place * (2048 if header else len(content)))] = value
+    path = tmp_path_factory.mktemp("damaged") / "d.hdf5"
+    path.write_bytes(content)
+    try:
+        recording = read_recording(path)
+        rows = sum(one.images["left"][:].shape[0] for one in recording.episodes)
+        outcome = "read" if rows == recording.num_steps else f"{rows} rows"
+    except DataError as error:
+        outcome = str(error)
+    assert outcome == "read" or outcome.startswith(f"{path}: ")
+
+
 def test_an_unknown_layout_says_what_was_found(tmp_path):
     path = tmp_path / "d.hdf5"
     with h5py.File(path, "w") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lapwing.data.formats.flat import is_flat, read_flat
-from lapwing.data.formats.hdf5 import ImageLayout, open_hdf5
+from lapwing.data.formats.hdf5 import ImageLayout, open_sound_hdf5
 from lapwing.episode import Recording
 from lapwing.errors import DataError
 
@@ -16,7 +16,7 @@ def read_recording(path: Path, image_layout: ImageLayout = "auto") -> Recording:
     """Read a recording of any known layout. Raises DataError saying what was found and what is known."""
     if (path / "meta" / "info.json").is_file():
         raise DataError(f"{path}: a LeRobot data set, which is not read in place; run `lapwing data convert` first")
-    with open_hdf5(path) as file:
+    with open_sound_hdf5(path) as file:
         found = ", ".join(sorted(file)) or "an empty file"
         flat = is_flat(file)
     if not flat:

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from lapwing.data.formats.flat_writer import FlatWriter
-from lapwing.data.formats.hdf5 import ImageLayout, StoredFrames, camera_frames, open_hdf5, read_array
+from lapwing.data.formats.hdf5 import ImageLayout, StoredFrames, camera_frames, open_sound_hdf5, read_array
 from lapwing.episode import Array, Episode, Frames, Recording
 from lapwing.errors import DataError, SpecError
 from lapwing.spec import Axis, Camera, RobotSpec, unnamed_axes
@@ -41,7 +41,7 @@ def read_flat(path: Path, image_layout: ImageLayout = "auto") -> Recording:
 
     Raises DataError naming the file, the dataset, what was found and what was expected.
     """
-    with open_hdf5(path) as file:
+    with open_sound_hdf5(path) as file:
         notes: list[str] = []
         state, action, reward = _read_numbers(file, path)
         frames = _read_cameras(file, path, len(action), image_layout, notes)

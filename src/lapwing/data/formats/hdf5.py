@@ -41,6 +41,24 @@ def _explanation(path: Path, reason: str) -> str:
     return f"the HDF5 file is damaged ({reason}); copy or record it again"
 
 
+def open_sound_hdf5(path: Path) -> h5py.File:
+    """`open_hdf5`, and every group and dataset header in the file can be read. Raises DataError."""
+    file = open_hdf5(path)
+    try:
+        file.visititems(_look_at)
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        file.close()
+        raise DataError(f"{path}: the HDF5 file is damaged ({error}); copy or record it again") from error
+    return file
+
+
+def _look_at(name: str | bytes, child: h5py.Group | h5py.Dataset) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"the name {name!r} is not text")
+    if isinstance(child, h5py.Dataset):
+        _ = child.shape, child.dtype
+
+
 def read_array(dataset: h5py.Dataset, rows: Any = ()) -> Array:
     """Read a dataset, or rows of it. Raises DataError when its bytes cannot be read."""
     try:
@@ -87,6 +105,8 @@ def _memory_map(dataset: h5py.Dataset) -> Array | None:
     offset = dataset.id.get_offset()  # None unless the data lie in the file in one piece
     if dataset.dtype != np.uint8 or offset is None or dataset.external:
         return None
+    if offset + dataset.nbytes > Path(dataset.file.filename).stat().st_size:
+        raise DataError(f"{_where(dataset)} reaches beyond the file's end; the file is damaged, copy it again")
     return np.memmap(dataset.file.filename, np.uint8, "r", offset, dataset.shape)
 
 
@@ -111,7 +131,7 @@ class _Handle:
     """A dataset opened once per process, when first read: an HDF5 handle must not cross a fork."""
 
     def __init__(self, dataset: h5py.Dataset) -> None:
-        self._path, self._key = Path(dataset.file.filename), dataset.name
+        self._path, self._key = Path(dataset.file.filename).absolute(), dataset.name
         self._process = -1
         self._dataset: h5py.Dataset | None = None
         self.shape: tuple[int, ...] = dataset.shape
