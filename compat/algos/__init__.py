@@ -1,0 +1,1 @@
+"""The documents' classes, over the package."""
