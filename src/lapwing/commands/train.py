@@ -16,6 +16,7 @@ from lapwing.commands.flags import parse
 from lapwing.run.checkpoint import config_from_json, linked_step
 from lapwing.run.directory import read_settings
 from lapwing.run.options import TrainOptions
+from lapwing.run.ranks import read_ranks
 from lapwing.run.report import write_report
 from lapwing.run.train import train
 
@@ -73,6 +74,8 @@ def bc(args: Sequence[str]) -> int:
 
 def _train(algorithm: str, command: TrainLapo | TrainBc) -> int:
     run = train(command.data, command.out, algorithm, command.config, command.options, command.resume)
+    if not read_ranks().is_first:
+        return 0
     report = write_report(run)
     print(f"{run}: trained to step {linked_step(run, 'last')}, best at step {linked_step(run, 'best')}; see {report}")
     return 0
