@@ -49,9 +49,6 @@ def flags(*rows: int, steps: int = 10) -> np.ndarray:
     return np.isin(np.arange(steps), rows)
 
 
-# ---- reading ----
-
-
 def test_a_documents_file_is_read_as_it_is(bare):
     recording = read_recording(bare())
     assert recording.layout == "flat"
@@ -134,9 +131,6 @@ def test_the_range_of_float_images_is_decided_once_for_all_frames(bare):
     assert frames[2].max() == 1
 
 
-# ---- episode boundaries ----
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -173,8 +167,6 @@ def test_a_file_without_boundaries_is_said_to_have_none(bare):
     assert [(one.num_steps, one.terminated) for one in recording.episodes] == [(10, False)]
     assert recording.notes == ("no episode boundary in the file: all of it is read as one truncated episode",)
 
-
-# ---- refused, one by one ----
 
 IMAGE = "observations__left_image"
 REFUSED = {
@@ -279,9 +271,6 @@ def test_an_unknown_layout_says_what_was_found(tmp_path):
     (tmp_path / "meta" / "info.json").write_text("{}")
     with pytest.raises(DataError, match=r"a LeRobot data set, .* run `lapwing data convert` first"):
         read_recording(tmp_path)
-
-
-# ---- writing ----
 
 
 def test_what_was_written_is_read_again(tiny_flat, tiny_recording):
@@ -401,9 +390,6 @@ def test_an_episode_must_fit_the_spec(tmp_path, tiny_recording):
             writer.add(replace(episode, images={**episode.images, "left": episode.images["left"][:, ::2]}))
         writer.add(episode)
     assert lengths(tmp_path / "d.hdf5") == [4]
-
-
-# ---- the description our writer adds ----
 
 
 STALE = {

@@ -48,22 +48,20 @@ def read_flat(path: Path, image_layout: ImageLayout = "auto") -> Recording:
         ends, terminated = _boundaries(file, path, len(action), notes)
         declared = _declared(file, path)
     spec = _spec(path, frames, state.shape[1], action.shape[1], declared)
-    frames = {name: frames[name] for name in spec.camera_names}
     details = _episode_details(path, declared, len(ends))
-    episodes = []
-    for start, stop, end_is_terminal, detail in zip([0, *ends[:-1]], ends, terminated, details, strict=True):
-        episodes.append(
-            Episode(
-                images={name: _part(one, start, stop) for name, one in frames.items()},
-                state=state[start:stop],
-                action=action[start:stop],
-                reward=None if reward is None else reward[start:stop],
-                terminated=end_is_terminal,
-                success=detail.pop("success", None),
-                meta=detail,
-            )
+    episodes = tuple(
+        Episode(
+            images={name: _part(frames[name], start, stop) for name in spec.camera_names},
+            state=state[start:stop],
+            action=action[start:stop],
+            reward=None if reward is None else reward[start:stop],
+            terminated=task_ended,
+            success=detail.get("success"),
+            meta={key: value for key, value in detail.items() if key != "success"},
         )
-    return Recording(path, "flat", spec, tuple(episodes), tuple(notes))
+        for start, stop, task_ended, detail in zip([0, *ends[:-1]], ends, terminated, details, strict=True)
+    )
+    return Recording(path, "flat", spec, episodes, tuple(notes))
 
 
 def _part(frames: Frames, start: int, stop: int) -> Frames:
@@ -234,7 +232,7 @@ def _expect_dim(path: Path, what: str, axes: tuple[Axis, ...], found: int) -> No
         )
 
 
-def _episode_details(path: Path, declared: Mapping[str, Any] | None, count: int) -> list[dict[str, Any]]:
+def _episode_details(path: Path, declared: Mapping[str, Any] | None, count: int) -> list[Mapping[str, Any]]:
     if declared is None:
         return [{} for _ in range(count)]
     if len(declared["episodes"]) != count:
@@ -242,4 +240,4 @@ def _episode_details(path: Path, declared: Mapping[str, Any] | None, count: int)
             f"{path}: attribute 'lapwing' describes {len(declared['episodes'])} episodes, the boundaries give {count}; "
             "delete the attribute or restore the datasets"
         )
-    return [dict(one) for one in declared["episodes"]]
+    return list(declared["episodes"])
