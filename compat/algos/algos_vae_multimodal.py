@@ -224,6 +224,7 @@ def write_model(name: str, directory: Path, networks: Mapping[str, Tensor], rest
 
     networks: all tensors of a LAPO agent by dotted name. All are written beside, then renamed.
     """
+    networks = {key: x.detach().cpu() for key, x in networks.items()}  # so that they load where there is no GPU
     left_over = {key: x for key, x in networks.items() if key.partition(".")[0] not in PARTS.values()}
     files: dict[str, Any] = {"rest": {**rest, "networks": left_over}}
     for part, network in PARTS.items():
