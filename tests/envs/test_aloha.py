@@ -326,7 +326,7 @@ def test_mixed_demonstrations_keep_their_failures_and_say_so() -> None:
         assert not (episode.success and episode.meta["stage"] != 4)
 
 
-def test_shaking_comes_back_and_leaves_the_grippers(physics: dict[Task, Physics]) -> None:
+def test_shaking_comes_back_and_leaves_the_grippers() -> None:
     actions = np.tile(HOME, (200, 1))
     shaken = shake(actions, np.random.default_rng(0))
     assert 0.02 < np.abs(shaken - actions).max() < 0.5

@@ -34,7 +34,7 @@ _FILES = {
 }
 
 # Eye and target in m. The wrist cameras ride on the gripper and look past the fingers; the packaged ones
-# look through a long lens at the other arm. The global one stands where the packaged "angle" does, nearer.
+# look through a long lens at the other arm. The global one stands near the packaged "angle", with a narrower view.
 _WRIST_VIEW = (np.array([0.06, 0.0, 0.12]), np.array([0.18, 0.0, -0.02]), np.array([0.0, -1.0, 0.0]), 75.0)
 _GLOBAL_VIEW = (np.array([0.0, -0.05, 0.65]), np.array([0.0, 0.5, 0.2]), np.array([1.0, 0.0, 0.0]), 44.0)
 
