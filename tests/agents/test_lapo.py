@@ -203,6 +203,19 @@ def test_judge_takes_the_lower_value(blind: RobotSpec, facts: RewardFacts, make_
     assert values["q"].tolist() == values["q_pi"].tolist() == pytest.approx([2.0] * 8)
 
 
+def test_judge_rates_the_action_of_the_policy_and_that_of_the_data(
+    eyes: RobotSpec, facts: RewardFacts, make_batch: MakeBatch
+) -> None:
+    agent = make_agent(eyes, facts)
+    batch = make_batch(eyes, agent.sampling)
+    values = agent.judge(batch)
+    with torch.no_grad():
+        feature = agent.encoder(batch.obs)
+        for name, action in (("q", batch.action), ("q_pi", agent.act(batch.obs, "pi"))):
+            assert torch.equal(values[name], torch.minimum(*agent.critic.q(feature, action[:, 0])))
+        assert torch.equal(values["v"], agent.critic.v(feature))
+
+
 @pytest.mark.parametrize("clamp", [True, False])
 def test_log_variance_is_clamped(blind: RobotSpec, facts: RewardFacts, clamp: bool) -> None:
     agent = make_agent(blind, facts, clamp_log_var=clamp)
