@@ -233,7 +233,9 @@ def _resolve(vision: VisionConfig) -> tuple[Mapping[str, Tensor] | None, VisionC
     if norm == "frozen" and pretrained is None and vision.weights != "none":
         raise ConfigError("norm 'frozen' needs pretrained weights and there are none; use --norm auto")
     if norm == "group" and pretrained is not None:
-        raise ConfigError("norm 'group' cannot hold pretrained BatchNorm statistics; use --norm auto, or --weights none")
+        raise ConfigError(
+            "norm 'group' cannot hold pretrained BatchNorm statistics; use --norm auto, or --weights none"
+        )
     return pretrained, replace(vision, weights=resolved, norm=norm)
 
 
