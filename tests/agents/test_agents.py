@@ -249,6 +249,12 @@ def test_restoring_never_looks_for_weights(
         make_agent(restore=True, vision=vision)
 
 
+def test_frozen_norms_without_weights_are_refused(name: str, make_agent: MakeAgent) -> None:
+    vision = VisionConfig(backbone="resnet10", weights="none", norm="frozen", image_feature_dim=32)
+    with pytest.raises(ConfigError, match="norm 'frozen' without pretrained weights normalises nothing"):
+        make_agent(vision=vision)
+
+
 def test_unknown_algorithm_is_refused(name: str, spec: RobotSpec, facts: RewardFacts) -> None:
     with pytest.raises(ConfigError, match=f"algorithm 'best' is unknown; choose one of .*{name}"):
         build_agent("best", None, spec, facts)

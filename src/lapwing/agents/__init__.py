@@ -26,6 +26,8 @@ def build_agent(name: str, config: Any, spec: RobotSpec, facts: RewardFacts, res
     """A fresh agent. `restore`: its weights will be loaded from a checkpoint, so no pretrained ones are looked for."""
     if name not in ALGORITHMS:
         raise ConfigError(f"algorithm {name!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
+    if not restore and config.vision.weights == "none" and config.vision.norm == "frozen":
+        raise ConfigError("norm 'frozen' without pretrained weights normalises nothing; use --norm auto")
     if restore:
         config = replace(config, vision=replace(config.vision, weights="none"))
     agent: Agent = ALGORITHMS[name].agent(config, spec, facts)
