@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,15 +69,19 @@ def two(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path) -> Path:
     folder = tmp_path_factory.mktemp("two")
     (folder / "script.py").write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
+    process = subprocess.Popen(
         [*command, folder / "script.py", tiny_file, folder],
-        env=environment,
-        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
+        start_new_session=True,
     )
-    assert result.returncode == 0, result.stderr[-3000:]
+    try:
+        _, said = process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # torchrun and the two it started
+    assert process.returncode == 0, said[-3000:]
     return folder
 
 
@@ -94,7 +99,7 @@ def test_both_processes_map_the_file_and_share_its_pages(two: Path) -> None:
 
 
 def test_one_process_writes(two: Path) -> None:
-    assert checkpoint_steps(two / "whole") == [3, 6] or checkpoint_steps(two / "whole") == [6]
+    assert checkpoint_steps(two / "whole")[-1] == 6
     assert len(list((two / "whole" / "tensorboard").iterdir())) == 1
     steps = [line.split(",")[0] for line in (two / "whole" / "progress.csv").read_text().splitlines()]
     assert steps == ["step", "2", "3", "4", "6"]

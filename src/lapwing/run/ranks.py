@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,15 +42,13 @@ def read_ranks() -> Ranks:
 
 
 def connect(ranks: Ranks, device: torch.device) -> None:
-    """Join the other processes; does nothing when there are none."""
-    if ranks.many:
+    """Join the other processes, if there are any, until this one ends.
+
+    A group that is left and made anew can find the addresses of the old one, and wait for them.
+    """
+    if ranks.many and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def disconnect(ranks: Ranks) -> None:
-    """Leave the group, if one was joined."""
-    if ranks.many and dist.is_initialized():
-        dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
 
 
 def wait_for_all(ranks: Ranks) -> None:

@@ -23,7 +23,7 @@ from lapwing.run.held_out import metrics
 from lapwing.run.log import MeanMetrics, RunLog
 from lapwing.run.options import TrainOptions
 from lapwing.run.prefetch import Prefetch
-from lapwing.run.ranks import connect, disconnect, gather_rng, read_ranks, wait_for_all
+from lapwing.run.ranks import connect, gather_rng, read_ranks, wait_for_all
 from lapwing.run.session import Session, open_session
 
 __all__ = ["TrainOptions", "train"]
@@ -56,12 +56,9 @@ def train(
         torch.set_num_threads(options.threads)
     device = pick_device(options.device, ranks.local_rank)
     connect(ranks, device)
-    try:
-        session = open_session(data, out, algorithm, config, options, resume, ranks, device)
-        _Loop(session, watch).run()
-        wait_for_all(ranks)
-    finally:
-        disconnect(ranks)
+    session = open_session(data, out, algorithm, config, options, resume, ranks, device)
+    _Loop(session, watch).run()
+    wait_for_all(ranks)
     return out
 
 
