@@ -137,6 +137,20 @@ def test_a_command_line_that_means_nothing_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal of Unix")
+def test_a_terminal_sees_the_same_line_without_a_coloured_box() -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "lapwing.cli", "data", "sample", "x.hdf5", "--world", "mars"]
+    code = subprocess.run(command, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "60"}).returncode
+    os.close(theirs)
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert code == 2
+    assert said.startswith("lapwing: error: invalid choice 'mars' for argument '--world'. Expected one of ('toy', ")
+    assert len(said.splitlines()) == 1
+    assert "\x1b" not in said
+
+
 def test_sample_check_info_train_eval_report(lapwing: Lapwing, tmp_path: Path) -> None:
     data, run = tmp_path / "d.hdf5", tmp_path / "run"
     said = lapwing("data sample", data, world="toy", episodes=6, size=16, seed=3)

@@ -47,9 +47,10 @@ class RewardFacts:
 class Agent(Protocol):
     """The learner's side of every algorithm.
 
-    `config`: its settings as they were resolved. `modes`: the ways it can act, the deployed one first (LAPO: "pi", "z0", "bc"). `acting`: the networks that
-    acting needs, saved as model.safetensors. `update` makes one training step and returns 0-d detached metrics
-    with the same keys each time. `act` returns normalised actions [B, K, A], deterministically.
+    `config`: its settings as they were resolved. `modes`: the ways it can act, the deployed one first (LAPO: "pi",
+    "z0", "bc"). `acting`: the networks that acting needs, saved as model.safetensors. `update` makes one training
+    step and returns 0-d detached metrics with the same keys each time. `act` returns normalised actions [B, K, A],
+    deterministically.
     `state_dict` holds all that a bit-equal continuation needs (networks, targets, optimisers, counters).
     """
 

@@ -20,9 +20,9 @@ from lapwing.agent import Chunks, Metrics, RewardFacts, Sampling
 from lapwing.agents import ALGORITHMS, Algorithm
 from lapwing.batch import Batch, Obs
 from lapwing.errors import CheckpointError, ConfigError, DataError
+from lapwing.nets.vision import VisionConfig
 from lapwing.run.checkpoint import checkpoint_steps, linked_step, load_train_state
 from lapwing.run.options import TrainOptions
-from lapwing.run.prefetch import Prefetch
 from lapwing.spec import RobotSpec
 
 Train = Callable[..., Path]
@@ -214,6 +214,7 @@ class ScriptedConfig:
     """What each update says."""
 
     q_out_of_range: tuple[float, ...]
+    vision: VisionConfig = VisionConfig()
 
 
 class Scripted:
@@ -275,31 +276,6 @@ def test_a_run_that_diverges_stops(train_scripted: Callable[..., Path]) -> None:
         ConfigError, match="q_out_of_range is nan at step 2, expected a finite number: training diverged"
     ):
         train_scripted((0.0, math.nan, 0.0))
-
-
-def test_prefetching_keeps_the_order_and_stays_bounded() -> None:
-    drawn = []
-
-    def batches() -> Any:
-        for number in range(100):
-            drawn.append(number)
-            yield number
-
-    with Prefetch(batches(), depth=2) as ahead:
-        assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
-        assert len(drawn) <= 5 + 2 + 1
-        assert ahead.waited > 0
-
-
-def test_an_error_while_prefetching_reaches_the_one_who_asked() -> None:
-    def batches() -> Any:
-        yield 0
-        raise DataError("tiny.hdf5: frame 3 is gone")
-
-    with Prefetch(batches()) as ahead:
-        assert next(ahead) == 0
-        with pytest.raises(DataError, match="frame 3 is gone"):
-            next(ahead)
 
 
 def test_the_options_survive_json() -> None:

@@ -105,7 +105,7 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
 
 def table(results: Mapping[str, Evaluation]) -> str:
     """One line a mode: every rate with its 95 % Wilson interval, mean return and length."""
-    flags = sorted({flag for one in results.values() for flag in one.flags}, key=lambda flag: flag != "success")
+    flags = sorted({flag for one in results.values() for flag in one.flags}, key=lambda flag: (flag != "success", flag))
     lines = [["mode", *(flag.replace("_", " ") for flag in flags), "return", "length"]]
     for mode, one in results.items():
         rates = [f"{one.rate(flag):.1%} [{_interval(one, flag)}]" for flag in flags]

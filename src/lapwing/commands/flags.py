@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -43,9 +44,9 @@ def call(function: Callable[..., Any], args: Sequence[str], prog: str) -> None:
 
 
 def _in_one_line(box: str) -> str:
-    """The first part of tyro's boxed message; what follows a rule is help."""
+    """The first part of tyro's boxed message without its colours; what follows a rule is help."""
     lines: list[str] = []
-    for line in box.splitlines():
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
         text = line.strip("│ ")
         if lines and set(text) == {"─"}:
             break

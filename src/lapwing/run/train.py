@@ -43,9 +43,9 @@ def train(
     """Train `algorithm` on the recording at `data` and return the run directory `out`.
 
     With `resume` the run at `out` goes on from its last checkpoint, to the same parameters bit by bit as if it had
-    not been interrupted. `watch` is called by the first process after each row of progress.csv and each checkpoint.
-    Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises a LapwingError, before anything is written, when
-    the data or a setting does not fit.
+    not been interrupted (on a GPU as far as its kernels repeat themselves). `watch` is called by the first process
+    after each row of progress.csv and each checkpoint. Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
+    Raises a LapwingError, before anything is written, when the data or a setting does not fit.
     """
     if algorithm not in ALGORITHMS:
         raise ConfigError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
