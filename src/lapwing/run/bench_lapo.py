@@ -150,7 +150,7 @@ def _cells(row: Row, first: Row) -> list[str]:
     cells = ["", *_gains(row, first)] if row is not first else [""] * 7
     cells[0], cells[1] = row.name, f"{foot.parameters / 1e6:.2f} M"
     cells[3], cells[5] = f"{row.seconds * 1e3:.{0 if row.seconds > 0.1 else 2}f} ms", f"{foot.peak_bytes / 1e6:.0f} MB"
-    return [*cells, f"{foot.convolution_seconds / row.seconds:.0%}".replace("%", " %")]
+    return [*cells, f"{100 * foot.convolution_share:.0f} %"]
 
 
 def _gains(row: Row, base: Row) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any, Literal
 
@@ -50,7 +51,7 @@ class Footprint:
 
     parameters: int
     peak_bytes: int
-    convolution_seconds: float
+    convolution_share: float
 
 
 def work(pipe: Connection, job: Job) -> None:
@@ -64,7 +65,7 @@ def work(pipe: Connection, job: Job) -> None:
         pipe.send(_seconds(step, steps, device))
     peak = _memory(device, peak=True) - held
     eager = _ours(job, device, False)[1] if job.compiled else step
-    pipe.send(Footprint(parameters, peak, _convolution_seconds(eager, device)))
+    pipe.send(Footprint(parameters, peak, _convolution_share(eager, device)))
 
 
 def _seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
@@ -166,10 +167,18 @@ class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             func(*args)
 
 
-def _convolution_seconds(step: Callable[[], object], device: torch.device) -> float:
-    """Time of a step's convolutions alone, same shapes and number formats: what no arrangement around them can beat."""
+def _convolution_share(step: Callable[[], object], device: torch.device) -> float:
+    """A step's convolutions alone, same shapes and number formats, over the step: what no arrangement can beat.
+
+    Median of three pairs timed back to back, so that a busy machine slows both alike.
+    """
     with _Convolutions() as convolutions:
         step()
     with torch.no_grad():
         convolutions.replay()
-        return min(_seconds(convolutions.replay, 1, device) for _ in range(3))
+    shares = []
+    for _ in range(3):
+        whole = _seconds(step, 1, device)
+        with torch.no_grad():
+            shares.append(_seconds(convolutions.replay, 1, device) / whole)
+    return median(shares)
