@@ -334,6 +334,19 @@ def test_an_output_that_cannot_be_written_is_one_line(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_a_full_disk_is_one_line(train: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "model.safetensors")
+
+    monkeypatch.setattr("lapwing.run.train.save_checkpoint", full)
+    said = train("bc", steps=1)
+    assert said.code == 2
+    assert said.err.splitlines()[-1] == (
+        "lapwing: error: [Errno 28] No space left on device: 'model.safetensors'; look after the disk or the permissions"
+    )
+    assert "Traceback" not in said.err
+
+
 def test_what_exists_is_not_overwritten(lapwing: Lapwing, train: Callable[..., Said], tiny_flat: Path) -> None:
     train("bc", steps=1)
     assert "run: already exists; go on with --resume, or choose another --out" in error_line(train("bc", steps=1))

@@ -42,6 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         return 0
+    except OSError as error:
+        print(f"lapwing: error: {error}; look after the disk or the permissions", file=sys.stderr)
+        return 2
 
 
 def _find(words: list[str]) -> tuple[Callable[[list[str]], int] | None, list[str]]:

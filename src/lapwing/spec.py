@@ -74,9 +74,7 @@ class RobotSpec:
                 rate_hz=float(data.get("rate_hz", 0.0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SpecError(
-                f"{where}: not a robot spec ({error}); expected name, cameras, state, action"
-            ) from error
+            raise SpecError(f"{where}: not a robot spec ({error}); expected name, cameras, state, action") from error
 
     @staticmethod
     def from_toml(path: Path) -> RobotSpec:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,7 @@ class ScriptedConfig:
     """What each update says."""
 
     q_out_of_range: tuple[float, ...]
-    vision: VisionConfig = VisionConfig()
+    vision: VisionConfig = field(default_factory=VisionConfig)
 
 
 class Scripted:
