@@ -78,8 +78,8 @@ def test_a_worker_that_dies_is_named() -> None:
 
 def test_the_table_compares_with_the_first_row_and_stacked_with_separate() -> None:
     rows = [
-        Row("plain", 4.0, Footprint(40_000_000, 2_000_000_000, 3.0)),
-        Row("ours, stacked", 0.5, Footprint(10_000_000, 500_000_000, 0.25)),
+        Row("plain", 4.0, Footprint(40_000_000, 2_000_000_000, 0.75)),
+        Row("ours, stacked", 0.5, Footprint(10_000_000, 500_000_000, 0.5)),
         Row("ours, separate", 1.0, Footprint(40_000_000, 1_000_000_000, 0.25)),
     ]
     lines = [" ".join(line.split()) for line in table(rows).splitlines()]
