@@ -184,7 +184,7 @@ def test_no_rollout_recorded(run: Path) -> None:
 def test_other_runs_stand_beside(run: Path, tmp_path: Path) -> None:
     other = fill_run(make_run(tmp_path / "cloned", "bc"), wins=53)
     text, _ = read_page(write_report(run, [other]))
-    assert "clearly more than cloned (bc) with 53 %, interval 43 to 62 %" in text
+    assert "clearly more than run cloned (bc) with 53 %, interval 43 to 62 %" in text
     assert text.count("cloned (bc)") >= 4
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"data": "other"}))

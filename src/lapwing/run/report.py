@@ -71,7 +71,7 @@ def _world_section(run: RunResults, world: WorldResult, others: Sequence[RunResu
     for other in others:
         there = other.world(world.world)
         if there is not None:
-            rates.append(_rate(f"{other.name} ({other.algorithm})", there.deployed))
+            rates.append(_rate(other.label, there.deployed))
     data = run.data_success()
     if data is not None:
         rates.append(Rate("the data", data[0], data[1], f"{data[2]} recorded", is_reference=True))
@@ -145,7 +145,7 @@ def _actions(run: RunResults, held_out: HeldOut, others: Sequence[RunResults]) -
     errors = dict(held_out.errors)
     positive = dict(held_out.errors_positive)
     rivals = {
-        f"{other.name} ({other.algorithm})": other.held_out.errors[other.held_out.modes[0]]
+        other.label: other.held_out.errors[other.held_out.modes[0]]
         for other in others
         if other.held_out is not None and _task(other) == _task(run)
     }

@@ -60,6 +60,11 @@ class RunResults:
         return str(self.config.get("algorithm", "policy"))
 
     @property
+    def label(self) -> str:
+        """What another run's report calls this one."""
+        return f"run {self.name}" if self.name == self.algorithm else f"run {self.name} ({self.algorithm})"
+
+    @property
     def steps(self) -> int:
         """Training steps made so far."""
         return max((int(steps[-1]) for steps, _ in self.progress.values() if len(steps)), default=0)

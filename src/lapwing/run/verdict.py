@@ -46,7 +46,7 @@ def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults])
         if there is not None:
             tone, relation = _compare((low, high), there.deployed.interval())
             reached = f"{percent(there.deployed.success_rate)}, interval {span(there.deployed.interval())}"
-            yield Finding(tone, f"That is {relation} {other.name} ({other.algorithm}) with {reached}.")
+            yield Finding(tone, f"That is {relation} {other.label} with {reached}.")
 
 
 def _compare(ours: tuple[float, float], theirs: tuple[float, float]) -> tuple[Tone, str]:
