@@ -16,11 +16,12 @@ import numpy as np
 
 from lapwing.data.cameras import check_camera
 from lapwing.data.formats import read_recording
+from lapwing.data.formats.flat import is_flat
 from lapwing.data.formats.hdf5 import ImageLayout, open_hdf5
 from lapwing.data.formats.lerobot import ACTION, DAMAGE_ADVICE, STATE, describe_damage, is_lerobot, scan_lerobot
 from lapwing.data.numbers import check_episodes, check_finite, check_leader, check_moving, check_rewards
 from lapwing.data.problems import Problem, from_error
-from lapwing.data.structure import Structure, inspect, is_flat, tree_lines
+from lapwing.data.structure import Structure, inspect, tree_lines
 from lapwing.episode import Recording
 from lapwing.errors import DataError
 

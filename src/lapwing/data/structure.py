@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lapwing.data.formats.hdf5 import ImageLayout, camera_frames, read_array
+from lapwing.data.formats.hdf5 import ImageLayout, camera_frames, child_of, read_array
 from lapwing.data.problems import Problem, Severity, from_error, listed
 from lapwing.episode import Array
 from lapwing.errors import DataError, SpecError
@@ -50,15 +50,6 @@ def _rank(name: str) -> tuple[int, str]:
     return len(_FIRST) + (1 + _LAST.index(name) if name in _LAST else 0), name
 
 
-def child_of(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
-    """An entry of a group; None where it is missing, a broken link, unreadable or neither group nor dataset."""
-    try:
-        child = group[name]
-    except (KeyError, OSError, RuntimeError):
-        return None
-    return child if isinstance(child, h5py.Group | h5py.Dataset) else None
-
-
 def _description(child: h5py.Group | h5py.Dataset | None) -> str:
     if isinstance(child, h5py.Group):
         return "/"
@@ -66,16 +57,6 @@ def _description(child: h5py.Group | h5py.Dataset | None) -> str:
         return ": cannot be read" if child is None else f": {child.dtype}, shape={child.shape}"
     except (TypeError, OSError, RuntimeError) as error:
         return f": cannot be read ({error})"
-
-
-def is_flat(file: h5py.File) -> bool:
-    """Whether the file is meant to be of the flat layout, complete or not."""
-    observations = child_of(file, "observations")
-    if "action" in file or isinstance(observations, h5py.Dataset):
-        return False
-    if "actions" in file:
-        return True
-    return observations is not None and any(name in _FIRST + _LAST for name in names_of(observations))
 
 
 @dataclass

@@ -18,7 +18,14 @@ import h5py
 import numpy as np
 
 from lapwing.data.formats.flat_writer import FlatWriter
-from lapwing.data.formats.hdf5 import ImageLayout, StoredFrames, camera_frames, open_sound_hdf5, read_array
+from lapwing.data.formats.hdf5 import (
+    ImageLayout,
+    StoredFrames,
+    camera_frames,
+    child_of,
+    open_sound_hdf5,
+    read_array,
+)
 from lapwing.episode import Array, Episode, Frames, Recording
 from lapwing.errors import DataError, SpecError
 from lapwing.spec import Axis, Camera, RobotSpec, unnamed_axes
@@ -30,10 +37,11 @@ _STATE_KEYS = ("joint", "state")
 
 
 def is_flat(file: h5py.File) -> bool:
-    """Whether the file is meant to be of this layout, complete or not."""
-    if "action" in file or isinstance(file.get("observations"), h5py.Dataset):
+    """Whether the file, damaged perhaps, is meant to be of this layout, complete or not."""
+    observations = child_of(file, "observations")
+    if "action" in file or isinstance(observations, h5py.Dataset):
         return False
-    return "actions" in file or isinstance(file.get("observations"), h5py.Group)
+    return "actions" in file or observations is not None
 
 
 def read_flat(path: Path, image_layout: ImageLayout = "auto") -> Recording:

@@ -59,6 +59,15 @@ def _look_at(name: str | bytes, child: h5py.Group | h5py.Dataset) -> None:
         _ = child.shape, child.dtype
 
 
+def child_of(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    """An entry of a group; None where it is missing, a broken link, unreadable or neither group nor dataset."""
+    try:
+        child = group[name]
+    except (KeyError, OSError, RuntimeError):
+        return None
+    return child if isinstance(child, h5py.Group | h5py.Dataset) else None
+
+
 def read_array(dataset: h5py.Dataset, rows: Any = ()) -> Array:
     """Read a dataset, or rows of it. Raises DataError when its bytes cannot be read."""
     try:
