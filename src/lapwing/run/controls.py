@@ -13,9 +13,14 @@ from lapwing.spec import RobotSpec
 def hold_action(state: Array, spec: RobotSpec, normalizer: Normalizer) -> Array:
     """Stay where you are: physical state [..., S] -> physical action [..., A].
 
-    An axis that commands no position the state measures (a gripper, a base) gets its mean in training.
+    A gripper is held where the state has an axis of its name. What commands no position that the state measures (a
+    base) gets its mean in training.
     """
+    place = {axis.name: index for index, axis in enumerate(spec.state)}
     axes = corresponding_axes(spec)
+    for index, axis in enumerate(spec.action):
+        if axis.kind == "gripper":
+            axes[index] = place.get(axis.name, -1)
     mean = np.where(axes >= 0, np.float32(0), normalizer.action_mean)
     held: Array = np.where(axes >= 0, state[..., np.maximum(axes, 0)], mean)
     return held
