@@ -65,6 +65,7 @@ def test_a_worker_measures(encoder: str | None) -> None:
     reference = find_reference() if encoder is None else None
     job = Job("one", 2, 48, "cpu", torch.get_num_threads(), encoder, "small", encode_once=True, reference=reference)
     seconds, footprint = answers(job)
+    assert seconds > 0
     assert 0 < footprint.convolution_share < 1
     assert footprint.parameters > 1e6
     assert footprint.peak_bytes > 0
