@@ -23,7 +23,7 @@ from lapwing.run.policy import Policy
 from lapwing.run.report import write_report
 from lapwing.run.video import write_video
 
-SIDE_BY_SIDE = {"toy": 50}  # copies of a world stepped together; the simulators of the others are heavy
+SIDE_BY_SIDE = {"toy": 50}  # copies of a world stepped together, so that the network sees them in one batch
 FILMED = 3  # episodes in the filmstrip and the video
 FRAMES_PER_SECOND = 25.0  # of the video where the robot's rate is unknown
 
@@ -92,7 +92,7 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     if command.controls:
         policies |= {"blind": Blind(policies[modes[0]]), "hold": Hold(spec, normalizer)}
     size = spec.cameras[0].height if spec.cameras else 84
-    world = make_world(command.world, min(command.episodes, SIDE_BY_SIDE.get(command.world, 1)), size)
+    world = make_world(command.world, min(command.episodes, SIDE_BY_SIDE.get(command.world, 5)), size)
     try:
         results = {
             mode: evaluating.evaluate(policy, world, command.episodes, command.seed, FILMED if mode == modes[0] else 0)
