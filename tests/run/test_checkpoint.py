@@ -192,3 +192,44 @@ def test_what_came_after_a_step_is_discarded(tmp_path: Path) -> None:
 def test_configs_survive_json(preset: str) -> None:
     values = json.loads(json.dumps(checkpoint.asdict(PRESETS[preset])))
     assert config_from_json(LapoConfig, values) == PRESETS[preset]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unexpected pos 64"), OSError(28, "No space left on device")])
+def test_a_save_that_does_not_fit_the_disk_is_one_error_and_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    loaded = load_acting(find_checkpoint(run))
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"step-00000003: cannot be written .* free some space"):
+        again(tmp_path / "copies" / step_name(3), loaded)
+    assert not list((tmp_path / "copies").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", lambda one: one["config"]["vision"].update(backbone="vit"), "config.json describes no agent"),
+        ("config.json", lambda one: one["config"]["vision"].update(encoder="vit"), "config.json describes no agent"),
+        ("spec.json", lambda one: one["cameras"][0].update(height=-3), "config.json describes no agent"),
+        ("stats.json", lambda one: one.update(state_mean=[0.0], state_std=[1.0]), "have different axes"),
+    ],
+)
+def test_settings_that_make_no_agent_are_refused(
+    run: Path, file: str, change: Callable[[Any], Any], message: str
+) -> None:
+    path = find_checkpoint(run)
+    content = json.loads((path / file).read_text())
+    change(content)
+    (path / file).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=f"{message}.*; choose another checkpoint"):
+        load_acting(path)
+
+
+def test_a_training_state_without_its_parts_is_refused(run: Path) -> None:
+    path = find_checkpoint(run)
+    torch.save({"agent": {}}, path / "train_state.pt")
+    with pytest.raises(CheckpointError, match="holds no training state; choose another checkpoint"):
+        load_train_state(path)

@@ -44,22 +44,31 @@ def save_checkpoint(
     normalizer: Normalizer,
     train_state: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint directory at `path`. A process killed meanwhile leaves nothing under that name."""
+    """Write a checkpoint directory at `path`. A process killed meanwhile leaves nothing under that name.
+
+    Raises CheckpointError when it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     weights = {name: x.detach().cpu().contiguous().clone() for name, x in agent.acting.state_dict().items()}
-    save_file(weights, partial / "model.safetensors")
-    torch.save(dict(train_state), partial / "train_state.pt")
     described = {
         "config": {"algorithm": algorithm, "config": dict(config), "reward_facts": asdict(facts)},
         "spec": spec.to_dict(),
         "stats": normalizer.to_dict(),
     }
-    for name, content in described.items():
-        (partial / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    for file in partial.iterdir():
-        _flush_to_disk(file)
+    try:
+        partial.mkdir(parents=True)
+        save_file(weights, partial / "model.safetensors")
+        torch.save(dict(train_state), partial / "train_state.pt")
+        for name, content in described.items():
+            (partial / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        for file in partial.iterdir():
+            _flush_to_disk(file)
+    except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk each library says something else
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"{path}: cannot be written ({_one_line(error)}); free some space, then go on with --resume"
+        ) from error
     os.rename(partial, path)
 
 
@@ -78,7 +87,14 @@ def load_acting(path: Path, device: str | torch.device = "cpu") -> tuple[Agent, 
         raise CheckpointError(
             f"{path}: config.json or spec.json is not of this version ({_one_line(error)}); choose another checkpoint"
         ) from error
-    agent = build_agent(meta["algorithm"], config, spec, facts, restore=True)
+    if (len(normalizer.state_mean), len(normalizer.action_mean)) != (spec.state_dim, spec.action_dim):
+        raise CheckpointError(f"{path}: stats.json and spec.json have different axes; choose another checkpoint")
+    try:
+        agent = build_agent(meta["algorithm"], config, spec, facts, restore=True)
+    except (LapwingError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: config.json describes no agent ({_one_line(error)}); choose another checkpoint"
+        ) from error
     try:
         agent.acting.load_state_dict(load_file(path / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -94,7 +110,7 @@ def load_train_state(path: Path) -> dict[str, Any]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{file}: missing or damaged: {_one_line(error)}; choose another checkpoint") from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not {"agent", "rng", "state"} <= state.keys():
         raise CheckpointError(f"{file}: holds no training state; choose another checkpoint")
     return state
 
