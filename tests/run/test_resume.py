@@ -22,6 +22,7 @@ from lapwing import cli
 from lapwing.agents.lapo import LapoAgent
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run.checkpoint import checkpoint_steps, linked_step, load_train_state, step_name
+from lapwing.run.directory import held
 
 Train = Callable[..., Path]
 TIMINGS = ("seconds", "steps_per_s", "waiting_share", "memory_gb")
@@ -213,3 +214,13 @@ def test_a_damaged_checkpoint_is_not_resumed(train_small: Train) -> None:
     (run / "checkpoints" / "last" / "train_state.pt").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"train_state.pt: missing or damaged"):
         train_small("run", "bc", steps=3, resume=True)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(train_small: Train) -> None:
+    run = train_small("run", "bc", steps=2)
+    before = (run / "progress.csv").read_bytes()
+    with held(run), pytest.raises(CheckpointError, match="run: another process is training it"):
+        train_small("run", "bc", steps=4, resume=True)
+    assert (run / "progress.csv").read_bytes() == before
+    train_small("run", "bc", steps=4, resume=True)
+    assert linked_step(run, "last") == 4

@@ -281,3 +281,16 @@ def test_a_run_that_diverges_stops(train_scripted: Callable[..., Path]) -> None:
 def test_the_options_survive_json() -> None:
     options = TrainOptions(steps=3, image_size=16, threads=2)
     assert TrainOptions(**json.loads(json.dumps(asdict(options)))) == options
+
+
+def test_a_link_to_nothing_and_the_current_directory_are_refused(
+    train_small: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match="link: is a link to nothing"):
+        train_small("link")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(CheckpointError, match="is the current directory"):
+        train_small("here")
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]

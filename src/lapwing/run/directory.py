@@ -5,10 +5,12 @@ RUN/config.json  split.json  data.json  progress.csv  held_out.json  report.html
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ def expect_free(run: Path) -> None:
     """Raise CheckpointError unless a run can be made at `run`: nothing there yet, and a place one can write to."""
     if run.is_dir() and any(run.iterdir()):
         raise CheckpointError(f"{run}: already exists; go on with --resume, or choose another --out")
+    if run.is_symlink() and not run.exists():
+        raise CheckpointError(f"{run}: is a link to nothing, expected a free name; choose another --out")
+    if run.exists() and run.resolve() == Path.cwd():
+        raise CheckpointError(f"{run}: is the current directory, expected one to make; choose another --out")
     if run.exists() and not run.is_dir():
         raise CheckpointError(f"{run}: is a file, expected a directory to make; choose another --out")
     parent = next(folder for folder in run.absolute().parents if folder.exists())
@@ -30,11 +36,30 @@ def create_run(run: Path, contents: Mapping[str, Any]) -> None:
     """Make the run directory with its JSON files, all of them or none."""
     partial = run.absolute().with_name(f".{run.absolute().name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, content in contents.items():
-        write_json(partial / name, content)
-    (partial / "checkpoints").mkdir()
-    os.rename(partial, run)
+    try:
+        partial.mkdir(parents=True)
+        for name, content in contents.items():
+            write_json(partial / name, content)
+        (partial / "checkpoints").mkdir()
+        os.rename(partial, run)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Let no other process train this run meanwhile; the lock goes with its process. Raises CheckpointError."""
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"{run}: another process is training it; wait for it to end, or choose another --out"
+            ) from error
+        yield
+    finally:
+        os.close(folder)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lapwing.agents import ALGORITHMS
 from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import link_checkpoint, prune_checkpoints, save_checkpoint, step_name
 from lapwing.run.device import peak_memory_gb, pick_device
-from lapwing.run.directory import expect_free, write_json
+from lapwing.run.directory import expect_free, held, write_json
 from lapwing.run.held_out import metrics
 from lapwing.run.log import MeanMetrics, RunLog
 from lapwing.run.options import TrainOptions
@@ -56,9 +56,14 @@ def train(
         torch.set_num_threads(options.threads)
     device = pick_device(options.device, ranks.local_rank)
     connect(ranks, device)
-    session = open_session(data, out, algorithm, config, options, resume, ranks, device)
-    _Loop(session, watch).run()
-    wait_for_all(ranks)
+    with ExitStack() as stack:
+        if ranks.is_first and resume and out.is_dir():
+            stack.enter_context(held(out))
+        session = open_session(data, out, algorithm, config, options, resume, ranks, device)
+        if ranks.is_first and not resume:
+            stack.enter_context(held(out))
+        _Loop(session, watch).run()
+        wait_for_all(ranks)
     return out
 
 
