@@ -193,3 +193,33 @@ def test_the_package_says_its_version_and_no_more_than_it_has() -> None:
     assert lapwing.__version__.count(".") == 2
     with pytest.raises(AttributeError, match="module 'lapwing' has no attribute 'luck'"):
         lapwing.luck  # noqa: B018
+
+
+@pytest.mark.parametrize("state", [["a"] * 5, "abc", [[1, 2], [3]], {"a": 1}])
+def test_a_state_that_is_no_numbers_is_refused(run: Path, observation: Observation, state: Any) -> None:
+    with pytest.raises(SpecError, match=r"state: not numbers .*, expected 5 values"):
+        load_policy(run)({"images": observation.images, "state": state})
+
+
+@pytest.mark.parametrize("images", [None, [1, 2, 3], np.zeros((8, 6, 3), np.uint8)])
+def test_images_that_are_no_mapping_are_refused(run: Path, observation: Observation, images: Any) -> None:
+    with pytest.raises(SpecError, match=r"images: a .*, expected a mapping of camera names"):
+        load_policy(run)({"images": images, "state": observation.state})
+
+
+def test_what_is_no_observation_is_refused(run: Path, observation: Observation) -> None:
+    with pytest.raises(SpecError, match="observation: a NoneType, expected a mapping with 'images' and 'state'"):
+        load_policy(run)(None)
+    with pytest.raises(SpecError, match="images: cameras 3, global, right, expected left, right, global"):
+        load_policy(run)(_renamed(observation))
+
+
+def _renamed(observation: Observation) -> Observation:
+    images: dict[Any, Any] = {3 if name == "left" else name: frames for name, frames in observation.images.items()}
+    return Observation(images, observation.state)
+
+
+def test_no_action_leaves_that_is_not_a_number(run: Path, observation: Observation) -> None:
+    far = Observation(observation.images, np.full(5, 1e30, np.float32))
+    with pytest.raises(SpecError, match="action: axis 'shoulder' came out as no finite number"):
+        load_policy(run)(far)

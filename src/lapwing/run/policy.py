@@ -50,9 +50,9 @@ class Policy:
         A mapping has "images" (camera -> uint8 [H, W, 3]) and "state" [S]. Raises SpecError naming what does not
         fit the spec.
         """
-        if isinstance(observation, Mapping):
+        if not isinstance(observation, Observation):
             observation = _from_mapping(observation)
-        single = np.ndim(observation.state) == 1
+        single = _ndim(observation.state) == 1
         state, images = self._checked(observation, single)
         if self._chunk is None or self._played == self._chunk.shape[1]:
             self._chunk, self._played = self._decide(state, images), 0
@@ -72,11 +72,22 @@ class Policy:
             torch.from_numpy(self._normalizer.encode_state(state)),
         )
         encoded = self._agent.act(obs.to(self._device), self.mode)
-        return self._normalizer.decode_action(encoded.float().cpu().numpy(), state)
+        actions = self._normalizer.decode_action(encoded.float().cpu().numpy(), state)
+        if not np.isfinite(actions).all():
+            axis = self.spec.action[int(np.argwhere(~np.isfinite(actions))[0][-1])]
+            raise SpecError(
+                f"action: axis {axis.name!r} came out as no finite number, expected one to send; check the state "
+                f"({state.min():.3g} to {state.max():.3g}), or choose another checkpoint"
+            )
+        return actions
 
     def _checked(self, observation: Observation, single: bool) -> tuple[Array, dict[str, Array]]:
         """State [B, S] and images [B, H, W, 3] in the spec's order."""
-        state = np.asarray(observation.state, np.float32)
+        try:
+            with np.errstate(over="ignore"):  # what float32 cannot hold is found below
+                state = np.asarray(observation.state, np.float32)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"state: not numbers ({error}), expected {self.spec.state_dim} values") from error
         state = state[None] if single else state
         if state.ndim != 2 or state.shape[1] != self.spec.state_dim:
             got = state.shape[1:] if single else state.shape
@@ -85,7 +96,7 @@ class Policy:
             axis = self.spec.state[int(np.argwhere(~np.isfinite(state))[0][1])]
             raise SpecError(f"state: axis {axis.name!r} is not a finite number; check the sensor")
         if set(observation.images) != set(self.spec.camera_names):
-            got_names = ", ".join(sorted(observation.images)) or "none"
+            got_names = ", ".join(sorted(map(str, observation.images))) or "none"
             wanted = ", ".join(self.spec.camera_names) or "none"
             raise SpecError(f"images: cameras {got_names}, expected {wanted}; {self._robot()}")
         images = {}
@@ -114,8 +125,20 @@ def load_policy(
     return Policy(agent, spec, normalizer, mode, device)
 
 
-def _from_mapping(observation: Mapping[str, Any]) -> Observation:
+def _ndim(state: Any) -> int:
+    try:
+        return np.ndim(state)
+    except ValueError:  # rows of several lengths, which the check of the state names
+        return 1
+
+
+def _from_mapping(observation: Any) -> Observation:
+    if not isinstance(observation, Mapping):
+        raise SpecError(f"observation: a {type(observation).__name__}, expected a mapping with 'images' and 'state'")
     missing = {"images", "state"} - set(observation)
     if missing:
         raise SpecError(f"observation: {', '.join(sorted(missing))} missing; expected 'images' and 'state'")
-    return Observation(observation["images"], observation["state"])
+    images = observation["images"]
+    if not isinstance(images, Mapping):
+        raise SpecError(f"images: a {type(images).__name__}, expected a mapping of camera names to uint8 [H, W, 3]")
+    return Observation(images, observation["state"])
