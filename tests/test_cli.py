@@ -126,6 +126,14 @@ def test_the_version_is_printed(lapwing: Lapwing) -> None:
         ("eval run", "--world"),
         ("eval run --world mars", "invalid choice 'mars' for argument '--world'"),
         ("eval run --world toy", "run: not a run; expected a directory made by `lapwing train`"),
+        ("eval run --world toy --episodes 0", "--episodes 0 --seed 0, expected at least 1 episode"),
+        ("eval run --world toy --seed -1", "--seed -1, expected at least 1 episode and a seed of 0 or more"),
+        ("eval run --world toy --video .", "--video .: is a folder, expected a file to write"),
+        ("data sample x.hdf5 --seed -1", "--seed is -1, expected 0 or more"),
+        ("train bc d.hdf5 --out run --steps 1 --image-size 0", "image_size is 0, expected 8 to 4096 pixels"),
+        ("train bc d.hdf5 --out run --steps 1 --image-size 9999", "image_size is 9999, expected 8 to 4096 pixels"),
+        ("train bc d.hdf5 --out run --steps 1 --threads 100000", "threads is 100000, expected at most 1024"),
+        (f"train bc d.hdf5 --out run --steps 1 --seed {2**64}", f"seed is {2**64}, expected 0 to 2**63 - 1"),
         ("report run", "not a run"),
     ],
 )
@@ -149,6 +157,16 @@ def test_a_terminal_sees_the_same_line_without_a_coloured_box() -> None:
     assert said.startswith("lapwing: error: invalid choice 'mars' for argument '--world'. Expected one of ('toy', ")
     assert len(said.splitlines()) == 1
     assert "\x1b" not in said
+
+
+def test_a_terminal_without_utf8_sees_the_same_line() -> None:
+    command = [sys.executable, "-m", "lapwing.cli", "data", "sample", "x.hdf5", "--episodes", "1.5"]
+    lines = {
+        subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": name}).stderr
+        for name in ("utf-8", "latin-1")
+    }
+    assert len(lines) == 1
+    assert "---" not in lines.pop()
 
 
 def test_sample_check_info_train_eval_report(lapwing: Lapwing, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_chunks_are_as_long_as_asked(blind: RobotSpec, facts: RewardFacts, make_
         ({"chunk": 0}, "chunk is 0, expected a positive number"),
         ({"lr": 0.0}, "lr is 0.0, expected a positive number"),
         ({"lr": math.nan}, "lr is nan, expected a positive number"),
+        ({"lr": math.inf}, "lr is inf, expected a positive number"),
+        ({"hidden": (16, -1)}, r"hidden is \[16, -1\], expected positive widths"),
         ({"obs_feature_dim": -1}, "obs_feature_dim is -1, expected a positive number"),
         ({"random_shift": -1}, "random_shift is -1, expected 0 or more"),
     ],

@@ -313,6 +313,8 @@ def test_sampling_follows_the_settings(blind: RobotSpec, facts: RewardFacts) -> 
         ({"obs_feature_dim": 0}, "obs_feature_dim is 0, expected a positive number"),
         ({"encoder_lr": -1e-4}, "encoder_lr is -0.0001, expected 0 or more"),
         ({"kl_beta": -1.0}, "kl_beta is -1.0, expected 0 or more"),
+        ({"kl_beta": math.inf}, "kl_beta is inf, expected 0 or more"),
+        ({"hidden": (0,)}, r"hidden is \[0\], expected positive widths"),
         ({"latent_dim": -6}, "latent_dim is -6, expected 0 or more"),
         ({"latent_penalty": -0.1}, "latent_penalty is -0.1, expected 0 or more"),
         ({"bc_coef": -0.1}, "bc_coef is -0.1, expected 0 or more"),

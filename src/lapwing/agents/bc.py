@@ -5,6 +5,7 @@ L = |head(f) - a|^2 over the valid steps of the chunk                         (1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,8 +40,10 @@ class BcConfig:
 
     def __post_init__(self) -> None:
         for name in ("chunk", "lr", "obs_feature_dim"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"bc: {name} is {getattr(self, name)}, expected a positive number")
+        if min(self.hidden, default=1) < 1:
+            raise ConfigError(f"bc: hidden is {list(self.hidden)}, expected positive widths")
         if self.random_shift < 0:
             raise ConfigError(f"bc: random_shift is {self.random_shift}, expected 0 or more")
 

@@ -17,6 +17,7 @@ Images: the encoder learns from (3) and a small auxiliary action head alone; (5)
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
@@ -91,13 +92,15 @@ class LapoConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a number from 0 to 1")
         for name in ("n_step", "max_latent", "obs_feature_dim", "critic_lr", "vae_lr", "actor_lr"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
         for name in (
             "kl_beta", "latent_dim", "latent_penalty", "bc_coef", "random_shift", "encoder_lr", "encoder_grad_clip"
         ):  # fmt: skip
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")
+        if min(self.hidden, default=1) < 1:
+            raise ConfigError(f"lapo: hidden is {list(self.hidden)}, expected positive widths")
         if self.value_bounds == "geometric" and self.discount == 1:
             raise ConfigError("lapo: value_bounds 'geometric' needs a discount below 1; or use value_bounds 'returns'")
 

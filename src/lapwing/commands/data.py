@@ -53,6 +53,8 @@ def sample(args: Sequence[str]) -> int:
         value = getattr(command, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+    if command.seed < 0:
+        raise ConfigError(f"--seed is {command.seed}, expected 0 or more")
     if not 8 <= command.size <= 4096:
         raise ConfigError(f"--size is {command.size}, expected 8 to 4096 pixels")
     spec = envs.world_spec(command.world, command.size)

@@ -57,6 +57,13 @@ class Evaluate:
 def evaluate(args: Sequence[str]) -> int:
     """`lapwing eval`"""
     command = parse(Evaluate, args, "lapwing eval")
+    if command.episodes < 1 or command.seed < 0:
+        raise ConfigError(
+            f"eval: --episodes {command.episodes} --seed {command.seed}, expected at least 1 episode and a seed of "
+            "0 or more"
+        )
+    if command.video is not None and command.video.is_dir():
+        raise ConfigError(f"--video {command.video}: is a folder, expected a file to write; name one in it")
     if not (command.run / "checkpoints").is_dir():
         raise CheckpointError(f"{command.run}: not a run; expected a directory made by `lapwing train`")
     checkpoint = find_checkpoint(command.run, _which(command.checkpoint))
@@ -78,7 +85,7 @@ def _which(name: str) -> Which:
     match name:
         case "best" | "last":
             return name
-        case _ if name.isdigit():
+        case _ if name.isascii() and name.isdigit():
             return int(name)
     raise ConfigError(f"--checkpoint is {name!r}, expected best, last or the number of a saved step")
 

@@ -7,6 +7,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
 import tyro
@@ -44,12 +45,17 @@ def call(function: Callable[..., Any], args: Sequence[str], prog: str) -> None:
 
 
 def _in_one_line(box: str) -> str:
-    """The first part of tyro's boxed message without its colours; what follows a rule is help."""
-    lines: list[str] = []
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
-        text = line.strip("│ ")
-        if lines and set(text) == {"─"}:
-            break
-        if line.startswith("│"):
-            lines.append(text)
-    return " ".join(" ".join(lines or box.split()).rstrip(".").split())
+    """The first part of tyro's boxed message without its colours; what follows a rule is help.
+
+    Where the terminal may know ASCII alone, tyro draws no sides, and a rule below the title.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    boxed = "│" in text
+    rows = [row.strip("│ ") for row in text.splitlines() if row.startswith("│") or not boxed]
+    parts = [" ".join(part) for is_rule, part in groupby(rows, _is_rule) if not is_rule]
+    said = parts[0 if boxed or len(parts) < 2 else 1] if parts else ""
+    return " ".join(said.rstrip(".").split())
+
+
+def _is_rule(row: str) -> bool:
+    return bool(row) and set(row) <= {"─", "-"}

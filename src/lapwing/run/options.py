@@ -52,5 +52,9 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected at least 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}, expected 0 to 2**63 - 1")
+        if self.threads is not None and self.threads > 1024:
+            raise ConfigError(f"threads is {self.threads}, expected at most 1024")
+        if self.image_size is not None and not 8 <= self.image_size <= 4096:
+            raise ConfigError(f"image_size is {self.image_size}, expected 8 to 4096 pixels; 84 suits most policies")
