@@ -679,3 +679,31 @@ def test_short_lists():
     assert listed("abcde", limit=3) == "a, b, c and 2 more"
     assert ranges([]) == ""
     assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+
+
+@pytest.mark.parametrize("key", ["observations/joint", "actions", "rewards"])
+@pytest.mark.filterwarnings("error")
+def test_what_float32_cannot_hold_is_an_error(sound, key):
+    replaced(sound, key, value(sound, key).astype(np.float64) * 1e300)
+    result = check(sound)
+    assert not result.trainable
+    assert any(problem.field == key and "infinite" in problem.got for problem in result.problems)
+
+
+def test_frames_without_pixels_are_an_error(sound):
+    replaced(sound, IMAGES[0], np.zeros((ROWS, 0, 6, 3), np.uint8))
+    assert any(problem.field == IMAGES[0] and "expected" in str(problem) for problem in check(sound).problems)
+
+
+def test_an_empty_recording_is_not_called_damaged(sound):
+    for key in (*IMAGES, "observations/joint", "actions", "rewards", "terminals"):
+        replaced(sound, key, value(sound, key)[:0])
+    result = check(sound)
+    assert any("0 rows" in problem.got for problem in result.problems)
+    assert not any("damaged" in problem.got for problem in result.problems)
+
+
+@pytest.mark.filterwarnings("error")
+def test_row_numbers_that_are_nan_are_one_problem(sound):
+    replaced(sound, "episode_ends", np.array([20, np.nan, 60]))
+    assert any("'episode_ends' must be" in problem.got for problem in check(sound).problems)

@@ -420,3 +420,17 @@ def test_a_file_is_read_without_its_description_too(tiny_flat):
     recording = read_flat(tiny_flat)
     assert recording.episodes[0].meta == {}
     assert recording.spec.action == unnamed_axes("action", 3)
+
+
+def test_frames_without_pixels_are_refused(bare):
+    path = bare(observations__left_image=np.zeros((10, 0, 6, 3), np.uint8))
+    with pytest.raises(DataError, match=r"'observations/left_image' has shape \(10, 0, 6, 3\), expected frames"):
+        read_flat(path)
+
+
+def test_a_camera_behind_a_broken_link_is_refused(bare):
+    path = bare(observations__left_image=None)
+    with h5py.File(path, "a") as file:
+        file["observations/left_image"] = h5py.ExternalLink("gone.hdf5", "frames")
+    with pytest.raises(DataError, match=r"'observations/left_image' cannot be read, .* its link is broken"):
+        read_flat(path)

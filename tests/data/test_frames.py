@@ -254,3 +254,9 @@ def test_frames_do_not_become_private_memory(tmp_path):
 def test_a_copied_file_is_read_in_place_too(tiny_flat, pixels, tmp_path):
     copy = Path(shutil.copy(tiny_flat, tmp_path / "copy.hdf5"))
     expect_pixels(FrameStore.open(read_flat(copy)), pixels)
+
+
+def test_a_cache_that_does_not_fit_is_refused_before_it_is_begun(tiny_flat, tmp_path):
+    with pytest.raises(DataError, match=r"cannot be built \(it takes .* GB, .* GB are free\); free some space"):
+        FrameStore.open(read_flat(tiny_flat), 200_000, cache_dir=tmp_path / "cache", progress=False)
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]

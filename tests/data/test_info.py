@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import h5py
+import numpy as np
 import pytest
 
 from lapwing.data.formats.flat import FlatWriter
@@ -84,3 +86,12 @@ def test_an_unreadable_file_is_an_error(tmp_path):
     path.write_text("not a recording")
     with pytest.raises(DataError, match=r"notes\.hdf5: not an HDF5 file"):
         info(path)
+
+
+def test_rewards_that_are_no_numbers_leave_json_that_can_be_read(tiny_flat):
+    with h5py.File(tiny_flat, "a") as file:
+        file["rewards"][3] = np.nan
+    figures = info(tiny_flat)
+    assert figures["returns"] is None
+    assert any("NaN or infinity" in note for note in figures["notes"])
+    json.dumps(figures, allow_nan=False)

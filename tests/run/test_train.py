@@ -294,3 +294,19 @@ def test_a_link_to_nothing_and_the_current_directory_are_refused(
     with pytest.raises(CheckpointError, match="is the current directory"):
         train_small("here")
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+def test_the_number_that_is_none_is_named(train_small: Train, tiny_flat: Path) -> None:
+    with h5py.File(tiny_flat, "r+") as file:
+        file["actions"][7, 1] = np.inf
+    with pytest.raises(DataError, match="action of episode 1 has inf at step 3"):
+        train_small("run")
+
+
+def test_what_the_reader_noted_is_said_in_training(
+    train_small: Train, tiny_flat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with h5py.File(tiny_flat, "r+") as file:
+        file["observations/depth"] = file["observations/left_image"][..., 0]
+    train_small("run", "bc", steps=1)
+    assert "note: 'observations/depth' is neither a camera" in capsys.readouterr().err

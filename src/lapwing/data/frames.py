@@ -122,8 +122,12 @@ def _cached(recording: Recording, cameras: Sequence[Camera], cache_dir: Path, pr
 def _build(recording: Recording, cameras: Sequence[Camera], folder: Path, progress: bool) -> None:
     draft = folder.with_suffix(".partial")
     shutil.rmtree(draft, ignore_errors=True)  # what a killed build left
+    rows = sum(episode.num_rows for episode in recording.episodes)
+    needed, free = rows * sum(3 * one.height * one.width for one in cameras), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise OSError(f"it takes {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free")
     draft.mkdir()
-    total = len(cameras) * sum(episode.num_rows for episode in recording.episodes)
+    total = len(cameras) * rows
     try:
         with tqdm(total=total, desc="frame cache", unit="frame", disable=not progress) as bar:
             for camera in cameras:

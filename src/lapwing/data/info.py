@@ -20,6 +20,9 @@ def info(path: Path) -> dict[str, Any]:
     """Figures of a recording as plain JSON values; what it does not know is None. Raises DataError."""
     recording, notes = _open(path)
     spec, episodes = recording.spec, recording.episodes
+    returns = _returns(episodes)
+    if returns is not None and not np.isfinite(list(returns.values())).all():
+        returns, notes = None, [*notes, "'rewards' hold NaN or infinity: no returns"]
     return {
         "path": str(path),
         "layout": recording.layout,
@@ -29,7 +32,7 @@ def info(path: Path) -> dict[str, Any]:
         "steps": recording.num_steps,
         "terminated": sum(episode.terminated for episode in episodes),
         "lengths": _spread([episode.num_steps for episode in episodes]),
-        "returns": _returns(episodes),
+        "returns": returns,
         "success": success(episodes),
         "cameras": [{"name": camera.name, "height": camera.height, "width": camera.width} for camera in spec.cameras],
         "state": [axis.name for axis in spec.state],

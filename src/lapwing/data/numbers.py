@@ -19,8 +19,8 @@ _MOVING_ROWS = 10  # rows in which an axis must move before it says anything abo
 
 
 def check_finite(path: Path, key: str, values: Array, names: Sequence[str]) -> list[Problem]:
-    """NaN and infinity in [N, axes] or [N]."""
-    bad = ~np.isfinite(values.reshape(len(values), -1))
+    """NaN and infinity in float32 [N, axes] or [N]."""
+    bad = ~np.isfinite(values.reshape(len(values), values.shape[1] if values.ndim > 1 else 1))
     if not bad.any():
         return []
     rows = np.flatnonzero(bad.any(1))

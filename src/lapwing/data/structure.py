@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lapwing.data.formats.hdf5 import ImageLayout, camera_frames, child_of, read_array
+from lapwing.data.formats.hdf5 import ImageLayout, camera_frames, child_of, float32, read_array
 from lapwing.data.problems import Problem, Severity, from_error, listed
 from lapwing.episode import Array
 from lapwing.errors import DataError, SpecError
@@ -144,7 +144,7 @@ def _read(found: Structure, file: h5py.File, key: str, matrix: bool) -> Array | 
     else:
         found.rows[key] = len(dataset)
         try:
-            values = read_array(dataset)
+            values = float32(read_array(dataset))
             return values if matrix else values.reshape(-1)
         except DataError as error:
             found.problems.append(from_error(found.path, key, error))
@@ -169,7 +169,7 @@ def _inspect_boundaries(found: Structure, file: h5py.File) -> None:
             return
         marked |= bool(values.any())
         if key != "episode_ends" and not np.isin(values, (0, 1)).all():
-            got = f"values from {values.min()} to {values.max()}"
+            got = f"values from {values.min():g} to {values.max():g}"
             found.add(key, got, "flags, 0 or 1", "store it as bool [N]")
         elif key == "episode_ends" and len(values) != found.rows.get("actions"):
             del found.rows[key]  # not flags but row numbers, one an episode

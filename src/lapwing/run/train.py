@@ -105,6 +105,8 @@ class _Loop:
         if not session.ranks.is_first:
             return nullcontext()
         log = RunLog(session.out, session.state.step, session.options.steps)
+        for note in session.data.recording.notes:
+            log.say(f"note: {note}")
         if session.data.valid is None:
             log.say("no episode is held out: nothing is measured on the way, and `best` is the last checkpoint")
         return log

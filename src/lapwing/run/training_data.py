@@ -110,7 +110,8 @@ def _expect_finite(recording: Recording) -> None:
             if values is None or np.isfinite(values).all():
                 continue
             step = int(np.argwhere(~np.isfinite(values))[0][0])
+            broken = values[~np.isfinite(values)][0]
             raise DataError(
-                f"{recording.path}: {field} of episode {index} has {values[step].min()} at step {step}, expected "
+                f"{recording.path}: {field} of episode {index} has {broken} at step {step}, expected "
                 "finite numbers; `lapwing data check` lists every such place"
             )

@@ -23,6 +23,7 @@ from lapwing.data.formats.hdf5 import (
     StoredFrames,
     camera_frames,
     child_of,
+    float32,
     open_sound_hdf5,
     read_array,
 )
@@ -91,7 +92,7 @@ def _read_numbers(file: h5py.File, path: Path) -> tuple[Array, Array, Array | No
     _expect_rows(path, f"observations/{state_key}", len(state), len(action))
     reward = None
     if "rewards" in file:
-        reward = _column(_dataset(file, path, "rewards"), path, len(action)).astype(np.float32)
+        reward = float32(_column(_dataset(file, path, "rewards"), path, len(action)))
     return state, action, reward
 
 
@@ -119,7 +120,7 @@ def _matrix(dataset: h5py.Dataset, path: Path) -> Array:
     if dataset.ndim != 2 or dataset.shape[1] == 0:
         key = dataset.name.lstrip("/")
         raise DataError(f"{path}: '{key}' has shape {dataset.shape}, expected two dimensions [N, axes]; reshape it")
-    return read_array(dataset).astype(np.float32)
+    return float32(read_array(dataset))
 
 
 def _column(dataset: h5py.Dataset, path: Path, rows: int) -> Array:
@@ -136,7 +137,9 @@ def _read_cameras(
     observations = file["observations"]
     frames: dict[str, Frames] = {}
     for key in sorted(observations, key=_camera_order):
-        dataset, name = observations.get(key), key.removesuffix("_image")
+        dataset, name = child_of(observations, key), key.removesuffix("_image")
+        if dataset is None:
+            raise DataError(f"{path}: 'observations/{key}' cannot be read, expected a dataset; its link is broken")
         if isinstance(dataset, h5py.Dataset) and dataset.ndim == 4:
             if name in frames:
                 raise DataError(f"{path}: two datasets are camera {name!r} in 'observations'; rename '{key}'")
@@ -189,7 +192,8 @@ def _episode_ends(file: h5py.File, path: Path, rows: int) -> Array:
     values = read_array(dataset).reshape(-1)
     if dataset.dtype == bool or (len(values) == rows and np.isin(values, (0, 1)).all()):
         return _flags(file, path, "episode_ends", rows)
-    ends = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # NaN is no row number: refused below
+        ends = values.astype(np.int64)
     if (ends != values).any() or (np.diff(ends, prepend=0) < 1).any() or (ends > rows).any():
         raise DataError(
             f"{path}: 'episode_ends' must be flags [N] or increasing row numbers from 1 to {rows}, each one past "

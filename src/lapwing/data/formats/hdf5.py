@@ -76,12 +76,20 @@ def read_array(dataset: h5py.Dataset, rows: Any = ()) -> Array:
         raise DataError(f"{_where(dataset)} cannot be read ({error}); the file is damaged, copy it again") from error
 
 
+def float32(values: Array) -> Array:
+    """Numbers as they are trained on; what float32 cannot hold becomes infinite, for the checks to find."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
 def camera_frames(dataset: h5py.Dataset, image_layout: ImageLayout = "auto") -> Frames:
     """One camera's 4-d dataset as uint8 [N, H, W, 3] frames, in place.
 
     Contiguous uint8 becomes a memory map (a transposed view of it where channels come first); anything else
     is read, and float images converted, when indexed. Raises DataError when it cannot be images.
     """
+    if 0 in dataset.shape[1:]:
+        raise DataError(f"{_where(dataset)} has shape {dataset.shape}, expected frames with pixels; record it again")
     channels_first = _channels_first(dataset, image_layout)
     if dataset.dtype != np.uint8 and dataset.dtype.kind != "f":
         raise DataError(f"{_where(dataset)} is {dataset.dtype}, expected uint8 or float images; convert it")
