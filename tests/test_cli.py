@@ -191,6 +191,23 @@ def test_sample_check_info_train_eval_report(lapwing: Lapwing, tmp_path: Path) -
     assert "toy" in (run / "report.html").read_text()
 
 
+def test_a_policy_of_another_robot_is_one_line(train: Callable[..., Said], lapwing: Lapwing, tmp_path: Path) -> None:
+    train("bc", steps=1)
+    line = error_line(lapwing("eval", tmp_path / "run", world="toy", episodes=1, device="cpu"))
+    assert "trained on robot 'tiny' (5 state axes, 3 action axes, cameras global, left, right), world 'toy' has" in line
+    assert not (tmp_path / "run" / "eval").exists()
+
+
+def test_damaged_files_of_a_run_are_one_line(train: Callable[..., Said], lapwing: Lapwing, tmp_path: Path) -> None:
+    train("bc", steps=1)
+    (tmp_path / "run" / "progress.csv").write_bytes(b"\xff\xfe")
+    assert "progress.csv: damaged" in error_line(lapwing("report", tmp_path / "run"))
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "cannot resume with algorithm 'bc', the run has None" in error_line(
+        lapwing("train bc", tmp_path / "tiny.hdf5", "--out", tmp_path / "run", *SMALL.split(), resume=True, steps=2)
+    )
+
+
 def test_eval_speaks_json_and_films_one_mode(lapwing: Lapwing, tmp_path: Path) -> None:
     data, run, video = tmp_path / "d.hdf5", tmp_path / "run", tmp_path / "film.mp4"
     lapwing("data sample", data, episodes=4, size=16)

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from lapwing.commands.flags import parse
-from lapwing.envs import make_world
+from lapwing.envs import make_world, world_spec
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run import evaluate as evaluating
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
@@ -22,6 +22,7 @@ from lapwing.run.evaluate import Actor, Evaluation, save_evaluation
 from lapwing.run.policy import Policy
 from lapwing.run.report import write_report
 from lapwing.run.video import write_video
+from lapwing.spec import RobotSpec
 
 SIDE_BY_SIDE = {"toy": 50}  # copies of a world stepped together, so that the network sees them in one batch
 FILMED = 3  # episodes in the filmstrip and the video
@@ -94,6 +95,7 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     """Evaluations by mode, the deployed one first and filmed; and the world's rate in Hz."""
     device = pick_device(command.device)
     agent, spec, normalizer, _ = load_acting(checkpoint, device)
+    _expect_robot(command, spec, world_spec(command.world))
     modes = agent.modes if command.mode is None else (command.mode,)
     policies: dict[str, Actor] = {mode: Policy(agent, spec, normalizer, mode, device) for mode in modes}
     if command.controls:
@@ -108,6 +110,20 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     finally:
         world.close()
     return results, world.spec.rate_hz
+
+
+def _expect_robot(command: Evaluate, trained: RobotSpec, world: RobotSpec) -> None:
+    ours, theirs = _robot(trained), _robot(world)
+    if ours != theirs:
+        raise ConfigError(
+            f"{command.run}: trained on robot {trained.name!r} ({ours}), world {command.world!r} has {theirs}; "
+            "choose the world that the recording comes from"
+        )
+
+
+def _robot(spec: RobotSpec) -> str:
+    cameras = ", ".join(sorted(spec.camera_names)) or "none"
+    return f"{spec.state_dim} state axes, {spec.action_dim} action axes, cameras {cameras}"
 
 
 def table(results: Mapping[str, Evaluation]) -> str:

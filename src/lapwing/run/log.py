@@ -47,7 +47,7 @@ class ProgressTable:
         self._columns: list[str] = []
         self._rows: list[dict[str, str]] = []
         if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:  # damaged rows are cut
                 reader = csv.DictReader(file)
                 self._rows = list(reader)
                 self._columns = list(reader.fieldnames or [])

@@ -141,8 +141,11 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _read_progress(path: Path) -> dict[str, tuple[Array, Array]]:
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be half written
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be half written
+    except (OSError, ValueError, csv.Error) as error:
+        raise CheckpointError(f"{path}: damaged: {error}; delete it") from error
     columns = [name for name in (rows[0] if rows else ()) if name and name != "step"]
     progress = {}
     for column in columns:
