@@ -243,6 +243,19 @@ def test_sampling_is_the_same_for_a_seed_and_quality_matters(lapwing: Lapwing, t
     assert json.loads(lapwing("data info", tmp_path / "expert.hdf5", json=True).out)["success"]["rate"] == 1
 
 
+def test_a_terminated_sampling_leaves_nothing(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lapwing.cli", "data", "sample", str(tmp_path / "a.hdf5"), "--episodes", "100000"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while not list(tmp_path.iterdir()):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "lapwing: interrupted: terminated"
+    assert not list(tmp_path.iterdir())
+
+
 def test_convert_resizes(lapwing: Lapwing, tmp_path: Path) -> None:
     src, out = tmp_path / "d.hdf5", tmp_path / "small.hdf5"
     lapwing("data sample", src, episodes=2, size=16)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from lapwing.errors import LapwingError
@@ -30,6 +32,8 @@ COMMANDS = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 done, 1 said no, 2 something to mend, 130 interrupted."""
     words = list(sys.argv[1:] if args is None else args)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)  # what `timeout` and schedulers send: clean up as for Ctrl-C
     try:
         command, rest = _find(words)
         return command(rest) if command else 0
@@ -45,6 +49,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"lapwing: error: {error}; look after the disk or the permissions", file=sys.stderr)
         return 2
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt("terminated")
 
 
 def _find(words: list[str]) -> tuple[Callable[[list[str]], int] | None, list[str]]:
