@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
-import tempfile
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -32,8 +33,11 @@ class FlatWriter:
         self._path, self._spec = path, spec
         if path.exists():
             raise DataError(f"{path}: already exists; choose another name or delete it first")
+        self._folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        # Known before the folder exists: an interrupt at any line, even in here, leaves nothing behind.
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+            self._folder.mkdir()
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); create or choose a folder") from error
         self._spools: dict[str, BinaryIO] = {
@@ -58,7 +62,7 @@ class FlatWriter:
         except OSError as failure:
             raise DataError(f"{self._path}: cannot be written ({failure}); free some space") from failure
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove()
 
     def add(self, episode: Episode) -> None:
         """Append one episode."""
