@@ -114,7 +114,7 @@ def _train(flags: Mapping[str, Any], folder: Path) -> None:
         expect_new(folder)
     try:
         options, config = _settings(flags, None if step is None else run)
-        spec = read_recording(flags["hdf5_path"], options.image_layout).spec
+        spec = read_recording(flags["hdf5_path"], options.reading).spec
         expect_dims(spec, str(flags["hdf5_path"]), flags.get("action_dim"), flags.get("joint_dim"))
         exports = Exports(folder, _params(flags, options, config))
         train(flags["hdf5_path"], run, "lapo", config, options, resume=step is not None, watch=exports.refresh)

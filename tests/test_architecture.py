@@ -15,11 +15,23 @@ FLOORS = {
     "batch": 1, "agent": 1,
     "data": 2, "nets": 2,
     "agents": 3,
-    "run": 4, "envs": 4,
+    "run": 4, "envs": 4, "robot": 4,
     "cli": 5, "commands": 5, "__init__": 5,
 }  # fmt: skip
-APART = {"data", "nets", "agents", "run", "envs"}  # on one floor, these see only themselves
-LIGHT = ("errors", "spec", "episode", "env", "stats", "envs", "data.check", "data.convert", "data.formats", "cli")
+APART = {"data", "nets", "agents", "run", "envs", "robot"}  # on one floor, these see only themselves
+LIGHT = (
+    "errors",
+    "spec",
+    "episode",
+    "env",
+    "stats",
+    "envs",
+    "robot",
+    "data.check",
+    "data.convert",
+    "data.formats",
+    "cli",
+)
 
 
 def modules() -> dict[str, ast.Module]:
@@ -91,8 +103,8 @@ def forbidden(name: str, imported: str) -> str | None:
         return f"{here} and {there} share a floor and stand apart"
     if here == "agents" and there == "data":
         return "an agent sees batches, never data"
-    if here == "envs" and there != "envs" and FLOORS[there] > 0:
-        return "a world sees the ground alone"
+    if here in ("envs", "robot") and there != here and FLOORS[there] > 0:
+        return "worlds and robots see the ground alone"
     return None
 
 
@@ -111,6 +123,7 @@ def test_a_module_imports_only_from_floors_below(name: str) -> None:
         ("lapwing.agents.lapo", "lapwing.data.dataset"),
         ("lapwing.envs.toy", "lapwing.batch"),
         ("lapwing.envs.toy", "lapwing.run.train"),
+        ("lapwing.robot.sync", "lapwing.data.record"),
         ("lapwing.spec", "lapwing.batch"),
         ("lapwing.run.train", "lapwing.cli"),
     ],

@@ -92,4 +92,5 @@ def stack_observations(observations: Sequence[Observation]) -> Observation:
     return Observation(
         images={name: np.stack([one.images[name] for one in observations]) for name in observations[0].images},
         state=np.stack([one.state for one in observations]),
+        sensors={name: np.stack([one.sensors[name] for one in observations]) for name in observations[0].sensors},
     )

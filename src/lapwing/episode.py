@@ -21,15 +21,20 @@ Meta = Mapping[str, str | int | float | bool]
 class Observation:
     """What the robot sees and feels. images: camera name -> uint8 [H, W, 3] RGB; state: float32 [S].
 
-    A batch of observations has a leading axis on every array.
+    sensors: further readings by name, as the spec describes them; policies do not look at them. A batch of
+    observations has a leading axis on every array.
     """
 
     images: Mapping[str, Array]
     state: Array
+    sensors: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Frames(Protocol):
-    """RGB frames of one camera, uint8 [T, H, W, 3], read when indexed. A numpy array is one."""
+    """RGB frames of one camera, uint8 [T, H, W, 3], read when indexed. A numpy array is one.
+
+    Sensors with large readings (depth) may come the same way, in their own shape and dtype.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -44,6 +49,8 @@ class Episode:
     images: camera -> uint8 [N or N+1, H, W, 3]; state: float32 [N or N+1, S]; action: float32 [N, A];
     reward: float32 [N], or None where the recording has none. `terminated`: the task ended at the last step;
     otherwise the recording was cut there (`truncated`) and the value of what follows is unknown, not zero.
+    time: float64 [N or N+1], when each observation was made, in seconds from any origin; sensors: name -> [N or
+    N+1, ...]; intervened: bool [N], True where a human overrode the policy. None or empty where not recorded.
     Raises DataError when the lengths do not agree.
     """
 
@@ -54,6 +61,9 @@ class Episode:
     terminated: bool
     success: bool | None = None
     meta: Meta = field(default_factory=dict)
+    time: Array | None = None
+    sensors: Mapping[str, Frames] = field(default_factory=dict)
+    intervened: Array | None = None
 
     def __post_init__(self) -> None:
         steps, rows = len(self.action), len(self.state)
@@ -62,8 +72,14 @@ class Episode:
         for name, frames in self.images.items():
             if frames.shape[0] != rows:
                 raise DataError(f"episode: camera {name!r} has {frames.shape[0]} frames for {rows} states")
-        if self.reward is not None and len(self.reward) != steps:
-            raise DataError(f"episode: {len(self.reward)} rewards for {steps} actions")
+        for name, readings in self.sensors.items():
+            if readings.shape[0] != rows:
+                raise DataError(f"episode: sensor {name!r} has {readings.shape[0]} readings for {rows} states")
+        if self.time is not None and len(self.time) != rows:
+            raise DataError(f"episode: {len(self.time)} time stamps for {rows} states")
+        for name, values in (("rewards", self.reward), ("intervention marks", self.intervened)):
+            if values is not None and len(values) != steps:
+                raise DataError(f"episode: {len(values)} {name} for {steps} actions")
 
     @property
     def num_steps(self) -> int:

@@ -1,4 +1,4 @@
-"""What a robot is, as data: its cameras, its state axes and its action axes."""
+"""What a robot is, as data: its cameras, its state axes, its action axes and whatever else it measures."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Sensor:
+    """A measurement that is recorded beside the state and no policy is fed: velocity, effort, depth, ...
+
+    `shape` is that of one reading, `dtype` a numpy name.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    unit: str = ""
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
 class RobotSpec:
     """Cameras, state axes and action axes of a robot. State and action sizes are independent of each other.
 
@@ -45,6 +58,7 @@ class RobotSpec:
     state: tuple[Axis, ...]
     action: tuple[Axis, ...]
     rate_hz: float = 0.0
+    sensors: tuple[Sensor, ...] = ()
 
     @property
     def state_dim(self) -> int:
@@ -72,6 +86,7 @@ class RobotSpec:
                 state=tuple(Axis(**axis) for axis in data.get("state", ())),
                 action=tuple(Axis(**axis) for axis in data["action"]),
                 rate_hz=float(data.get("rate_hz", 0.0)),
+                sensors=tuple(Sensor(**{**one, "shape": tuple(one["shape"])}) for one in data.get("sensors", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecError(f"{where}: not a robot spec ({error}); expected name, cameras, state, action") from error

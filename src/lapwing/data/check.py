@@ -19,6 +19,7 @@ from lapwing.data.formats import read_recording
 from lapwing.data.formats.flat import is_flat
 from lapwing.data.formats.hdf5 import ImageLayout, open_hdf5
 from lapwing.data.formats.lerobot import ACTION, DAMAGE_ADVICE, STATE, describe_damage, is_lerobot, scan_lerobot
+from lapwing.data.formats.options import ReadOptions
 from lapwing.data.numbers import check_episodes, check_finite, check_leader, check_moving, check_rewards
 from lapwing.data.problems import Problem, from_error
 from lapwing.data.structure import Structure, inspect, tree_lines
@@ -118,7 +119,7 @@ def _check_hdf5(findings: _Findings, file: h5py.File, image_layout: ImageLayout,
             findings.reward_problems += check_rewards(path, "rewards", found.reward)
         if _has_errors(found.problems):
             return  # the reader would stop at the first of them
-    recording = read_recording(path, image_layout)
+    recording = read_recording(path, ReadOptions(image_layout))
     findings.notes = recording.notes
     _check_recording(findings, recording)
 

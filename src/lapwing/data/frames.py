@@ -58,6 +58,10 @@ class FrameStore:
         ready = {camera.name: array for camera, array in arrays.items() if array is not None}
         return FrameStore(cameras, ready, lengths.cumsum() - lengths)
 
+    def begin_at(self, row: int) -> FrameStore:
+        """The same frames, of which each episode begins `row` rows later."""
+        return FrameStore(self.cameras, self._arrays, self.row_of_episode + row)
+
     def gather(self, camera: str, rows: Array) -> Array:
         """Copy rows (int64 [B]) of one camera: uint8 [B, H, W, 3], contiguous."""
         frames = self._arrays[camera]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lapwing.data.formats.options import ReadOptions
 from lapwing.errors import ConfigError
 
 
@@ -36,6 +37,13 @@ class TrainOptions:
     """Width and height in pixels to train at; None: as recorded."""
     image_layout: Literal["auto", "nhwc", "nchw"] = "auto"
     """Order of the axes of recorded images, where the shape does not tell."""
+    base: Literal["auto", "off", "action", "both"] = "auto"
+    """A recorded base_action: part of the action, of state and action (both), or neither (off); auto: of the action
+    unless it never moves."""
+    skip_damaged: bool = False
+    """Train without the episodes of a folder that cannot be read, and say which."""
+    alignment: int = 0
+    """Pair each observation with the action recorded this many steps later (or, below zero, earlier)."""
     relative_actions: bool = False
     """Learn actions relative to the state, axis by axis, where names correspond."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -58,3 +66,10 @@ class TrainOptions:
             raise ConfigError(f"threads is {self.threads}, expected at most 1024")
         if self.image_size is not None and not 8 <= self.image_size <= 4096:
             raise ConfigError(f"image_size is {self.image_size}, expected 8 to 4096 pixels; 84 suits most policies")
+        if abs(self.alignment) > 100:
+            raise ConfigError(f"alignment is {self.alignment}, expected -100 to 100 steps; 1 or -1 is usual")
+
+    @property
+    def reading(self) -> ReadOptions:
+        """What of it the readers of recordings need."""
+        return ReadOptions(self.image_layout, self.base, self.skip_damaged)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lapwing.agent import RewardFacts
+from lapwing.data.align import align
 from lapwing.data.dataset import Dataset, Split, split_episodes
 from lapwing.data.formats import read_recording
 from lapwing.data.frames import FrameStore
@@ -92,9 +93,10 @@ class TrainingData:
 
 def open_training_data(path: Path, options: TrainOptions, progress: bool = True) -> TrainingData:
     """Read, check, divide and normalise. Statistics come from the training split alone. Raises DataError."""
-    recording = read_recording(path, options.image_layout)
-    _expect_finite(recording)
-    frames = FrameStore.open(recording, options.image_size, progress=progress)
+    stored = read_recording(path, options.reading)
+    _expect_finite(stored)
+    frames = FrameStore.open(stored, options.image_size, progress=progress).begin_at(max(0, -options.alignment))
+    recording = align(stored, options.alignment)
     split = split_episodes(len(recording.episodes), options.train_fraction, options.seed)
     training = [recording.episodes[index] for index in split.train]
     normalizer = Normalizer.fit(training, recording.spec, options.relative_actions)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from lapwing.data.formats.flat import is_flat, read_flat
-from lapwing.data.formats.hdf5 import ImageLayout, open_sound_hdf5
+from lapwing.data.formats.hdf5 import open_sound_hdf5
+from lapwing.data.formats.options import ReadOptions
 from lapwing.episode import Recording
 from lapwing.errors import DataError
 
 _KNOWN = "flat HDF5 (observations/..., actions, rewards, terminals)"
 
 
-def read_recording(path: Path, image_layout: ImageLayout = "auto") -> Recording:
+def read_recording(path: Path, options: ReadOptions | None = None) -> Recording:
     """Read a recording of any known layout. Raises DataError saying what was found and what is known."""
     if (path / "meta" / "info.json").is_file():
         raise DataError(f"{path}: a LeRobot data set, which is not read in place; run `lapwing data convert` first")
@@ -21,4 +22,5 @@ def read_recording(path: Path, image_layout: ImageLayout = "auto") -> Recording:
         flat = is_flat(file)
     if not flat:
         raise DataError(f"{path}: unknown layout (found {found}); known: {_KNOWN}; convert it first")
-    return read_flat(path, image_layout)
+    options = options or ReadOptions()
+    return read_flat(path, options.image_layout)
