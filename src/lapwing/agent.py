@@ -24,9 +24,13 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Chunks:
-    """Feed me an observation and the `horizon` actions that follow, padded and marked past the end."""
+    """Feed me an observation and the `horizon` actions that follow, padded and marked past the end.
+
+    `by_episode`: an episode first, then a start in it; otherwise every start has the same chance.
+    """
 
     horizon: int = 1
+    by_episode: bool = False
 
 
 Sampling = Transitions | Chunks
@@ -84,4 +88,12 @@ class Judge(Protocol):
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """ "q" of the data's action, "q_pi" of the policy's, "v", "advantage": float32 [B] each."""
+        ...
+
+
+class Reconstructor(Protocol):
+    """An agent with a latent of what was done, which can be asked how much of it comes back."""
+
+    def reconstruct(self, batch: Batch) -> Tensor | None:
+        """The batch's own actions through their latent [B, K, A]; None where this agent has no latent."""
         ...

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lapwing.agent import Agent, RewardFacts
+from lapwing.agents.act import ActAgent, ActConfig
 from lapwing.agents.bc import BcAgent, BcConfig
 from lapwing.agents.lapo import LapoAgent, LapoConfig
 from lapwing.errors import ConfigError
@@ -19,7 +20,11 @@ class Algorithm(NamedTuple):
     agent: type[Any]
 
 
-ALGORITHMS = {"lapo": Algorithm(LapoConfig, LapoAgent), "bc": Algorithm(BcConfig, BcAgent)}
+ALGORITHMS = {
+    "lapo": Algorithm(LapoConfig, LapoAgent),
+    "act": Algorithm(ActConfig, ActAgent),
+    "bc": Algorithm(BcConfig, BcAgent),
+}
 
 
 def build_agent(name: str, config: Any, spec: RobotSpec, facts: RewardFacts, restore: bool = False) -> Agent:

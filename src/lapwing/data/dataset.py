@@ -108,7 +108,7 @@ class Dataset:
         number = start
         while True:
             bits = np.random.Philox(key=seed, counter=np.array([0, number, 0, 0], np.uint64))
-            picks = np.random.Generator(bits).integers(0, len(samples.row), batch_size)
+            picks = _pick(np.random.Generator(bits), samples, sampling, batch_size)
             yield self._batch(samples, picks[rank::world_size], sampling)
             number += 1
 
@@ -184,6 +184,16 @@ class Dataset:
             )
             for start in range(0, len(rows), size)
         ]
+
+
+def _pick(random: np.random.Generator, samples: _Samples, sampling: Sampling, count: int) -> Array:
+    """Places of samples, int64 [count], drawn with replacement."""
+    if not (isinstance(sampling, Chunks) and sampling.by_episode):
+        return random.integers(0, len(samples.row), count)
+    first = np.flatnonzero(np.diff(samples.last_row, prepend=-1))  # samples of one episode share their last row
+    lengths = np.diff(first, append=len(samples.row))
+    episode = random.integers(0, len(first), count)
+    return first[episode] + random.integers(0, lengths[episode])
 
 
 def _one_per_row(episode: Episode) -> Array:

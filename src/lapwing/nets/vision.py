@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from lapwing.spec import Camera, RobotSpec
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet10": (1, 1, 1, 1)}
+_RESNET_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 MAP_CHANNELS = 128  # channels kept of each cell of a ResNet's last map before it is flattened
 
 
@@ -50,6 +52,28 @@ class VisionConfig:
     def __post_init__(self) -> None:
         if self.image_feature_dim < 1:
             raise ConfigError(f"vision: image_feature_dim is {self.image_feature_dim}, expected a positive number")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """How images become maps of features, one map a camera."""
+
+    backbone: Literal["resnet18", "resnet10", "small"] = "resnet18"
+    """small: four convolutions, for 64-128 px and for CPUs."""
+    weights: str = "auto"
+    """auto: ImageNet if it can be had, else from scratch, said loudly; imagenet: fail without; none; or the path of
+    a ResNet state dict."""
+    norm: Literal["auto", "group", "frozen"] = "auto"
+    """auto: frozen BatchNorm with pretrained weights, GroupNorm without."""
+    dilation: bool = False
+    """Keep the stride of the last ResNet stage at 1 and dilate it: maps of twice the size."""
+
+    def __post_init__(self) -> None:
+        if self.dilation and self.backbone == "small":
+            raise ConfigError("vision: dilation belongs to a ResNet, got backbone 'small'; leave one of them")
+
+
+Vision = TypeVar("Vision", VisionConfig, BackboneConfig)
 
 
 class ObsEncoder(nn.Module):
@@ -129,21 +153,82 @@ class SeparateImages(nn.Module):
 _IMAGE_ENCODERS: dict[str, Any] = {"stacked": StackedImages, "shared": SharedImages, "separate": SeparateImages}
 
 
-class Trunk(nn.Module):
-    """uint8 [B, H, W, 3n] -> feature [B, F]. The last map is flattened: it matters where things are."""
+class Pixels(nn.Module):
+    """uint8 [B, H, W, 3n] -> normalised [B, 3n, H, W] in channels-last memory, as ImageNet's statistics have it."""
 
     scale: Tensor
     offset: Tensor
 
-    def __init__(
-        self, channels: int, size: tuple[int, int], vision: VisionConfig, pretrained: Mapping[str, Tensor] | None
-    ) -> None:
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
         copies = channels // 3
         mean, std = torch.tensor(IMAGENET_MEAN).repeat(copies), torch.tensor(IMAGENET_STD).repeat(copies)
         # whole maps instead of one number a channel: elementwise kernels run over long rows then
         self.register_buffer("scale", (1 / (255 * std)).expand(*size, -1).contiguous(), persistent=False)
         self.register_buffer("offset", (-mean / std).expand(*size, -1).contiguous(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype(images.device.type) if torch.is_autocast_enabled(images.device.type) else None
+        pixels = images.to(dtype or self.scale.dtype)  # exact: bf16 holds every integer up to 256
+        pixels = torch.addcmul(self.offset.to(pixels.dtype), pixels, self.scale.to(pixels.dtype))
+        return pixels.permute(0, 3, 1, 2)  # NHWC seen as NCHW is channels-last already: no copy
+
+
+class ImageMaps(nn.Module):
+    """A map of features [B, channels, h, w] of each camera, from one backbone for all or one each.
+
+    `vision` is the config with `weights` and `norm` as they were resolved.
+    """
+
+    def __init__(self, cameras: Sequence[Camera], vision: BackboneConfig, shared: bool) -> None:
+        super().__init__()
+        pretrained, self.vision = _resolve(vision)
+        self.pixels = nn.ModuleList(Pixels(3, (camera.height, camera.width)) for camera in cameras)
+        count = 1 if shared else len(cameras)
+        self.bodies = nn.ModuleList(_map_body(self.vision, pretrained) for _ in range(count))
+        with torch.no_grad():
+            maps = [self.body(i)(torch.zeros(1, 3, one.height, one.width)) for i, one in enumerate(cameras)]
+        self.channels = maps[0].shape[1]
+        self.sizes = tuple((one.shape[2], one.shape[3]) for one in maps)
+
+    def body(self, camera: int) -> nn.Module:
+        return self.bodies[0 if len(self.bodies) == 1 else camera]
+
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        pixels = [one(image) for one, image in zip(self.pixels, images, strict=True)]
+        if len(self.bodies) == 1 and len(set(self.sizes)) == 1:
+            return list(self.bodies[0](torch.cat(pixels)).chunk(len(pixels)))
+        return [self.body(camera)(one) for camera, one in enumerate(pixels)]
+
+
+def _map_body(vision: BackboneConfig, pretrained: Mapping[str, Tensor] | None) -> nn.Module:
+    if vision.backbone == "small":
+        return _small_body(3).to(memory_format=torch.channels_last)
+    net = _resnet(RESNET_BLOCKS[vision.backbone], vision.norm == "frozen", pretrained)
+    if vision.dilation:
+        _dilate(net.layer4)
+    stages = OrderedDict((name, getattr(net, name)) for name in _RESNET_PARTS)
+    return nn.Sequential(stages).to(memory_format=torch.channels_last)
+
+
+def _dilate(stage: nn.Module) -> None:
+    """Stride 1 instead of 2, and 3 x 3 convolutions after the first one with holes, so that weights mean the same."""
+    for name, conv in stage.named_modules():
+        if not isinstance(conv, nn.Conv2d):
+            continue
+        conv.stride = (1, 1)
+        if conv.kernel_size == (3, 3) and name != "0.conv1":
+            conv.dilation = conv.padding = (2, 2)
+
+
+class Trunk(nn.Module):
+    """uint8 [B, H, W, 3n] -> feature [B, F]. The last map is flattened: it matters where things are."""
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], vision: VisionConfig, pretrained: Mapping[str, Tensor] | None
+    ) -> None:
+        super().__init__()
+        self.pixels = Pixels(channels, size)
         if vision.backbone == "small":
             self.body = _small_body(channels)
         else:
@@ -156,11 +241,7 @@ class Trunk(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        dtype = torch.get_autocast_dtype(images.device.type) if torch.is_autocast_enabled(images.device.type) else None
-        pixels = images.to(dtype or self.scale.dtype)  # exact: bf16 holds every integer up to 256
-        pixels = torch.addcmul(self.offset.to(pixels.dtype), pixels, self.scale.to(pixels.dtype))
-        pixels = pixels.permute(0, 3, 1, 2)  # NHWC seen as NCHW is channels-last already: no copy
-        return self.head(self.body(pixels))  # type: ignore[no-any-return]
+        return self.head(self.body(self.pixels(images)))  # type: ignore[no-any-return]
 
 
 def _small_body(channels: int) -> nn.Sequential:
@@ -179,19 +260,22 @@ def resnet_body(
     Pretrained conv1 filters are tiled over the cameras and divided by their number, so that equal views give what
     one view gave. The 512 channels of the last map are mixed down to MAP_CHANNELS before flattening.
     """
-    norm = FrozenBatchNorm2d if frozen else partial(_group_norm)
-    net = ResNet(BasicBlock, list(blocks), norm_layer=norm)
-    if pretrained is not None:
-        _load(net, pretrained)
+    net = _resnet(blocks, frozen, pretrained)
     if channels != 3:
         first = net.conv1
         net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
         if pretrained is not None:
             copies = channels // 3
             net.conv1.weight.data.copy_(first.weight.data.repeat(1, copies, 1, 1) / copies)
-    stages = (net.layer1, net.layer2, net.layer3, net.layer4)
-    reduce = nn.Conv2d(512, MAP_CHANNELS, 1)
-    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *stages, reduce)
+    parts = [getattr(net, name) for name in _RESNET_PARTS]
+    return nn.Sequential(*parts, nn.Conv2d(512, MAP_CHANNELS, 1))
+
+
+def _resnet(blocks: Sequence[int], frozen: bool, pretrained: Mapping[str, Tensor] | None) -> ResNet:
+    net = ResNet(BasicBlock, list(blocks), norm_layer=FrozenBatchNorm2d if frozen else partial(_group_norm))
+    if pretrained is not None:
+        _load(net, pretrained)
+    return net
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -210,7 +294,7 @@ def _load(net: nn.Module, pretrained: Mapping[str, Tensor]) -> None:
     net.load_state_dict(fitting, strict=False)
 
 
-def _resolve(vision: VisionConfig) -> tuple[Mapping[str, Tensor] | None, VisionConfig]:
+def _resolve(vision: Vision) -> tuple[Mapping[str, Tensor] | None, Vision]:
     """The pretrained tensors, if any, and the config with what was decided."""
     pretrained = None
     from_file = vision.weights not in ("none", "auto", "imagenet")
@@ -239,7 +323,7 @@ def _resolve(vision: VisionConfig) -> tuple[Mapping[str, Tensor] | None, VisionC
     return pretrained, replace(vision, weights=resolved, norm=norm)
 
 
-def _imagenet(vision: VisionConfig) -> Mapping[str, Tensor] | None:
+def _imagenet(vision: VisionConfig | BackboneConfig) -> Mapping[str, Tensor] | None:
     if vision.backbone != "resnet18":
         reason = f"there are no ImageNet weights for backbone {vision.backbone!r}"
     else:
