@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,20 @@ from torch import Tensor, nn
 from lapwing.batch import Batch, Obs
 
 Metrics = dict[str, Tensor]
+Normalization = Literal["mean-std", "min-max"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Show me states and actions scaled like this, by the training split.
+
+    mean-std: mean 0 and standard deviation 1. min-max: the range becomes [-1, 1]. No standard deviation, or half
+    range, counts as less than `std_floor` (in the axis's own unit), so that a constant axis does not explode.
+    """
+
+    state: Normalization = "mean-std"
+    action: Normalization = "mean-std"
+    std_floor: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -51,10 +65,10 @@ class RewardFacts:
 class Agent(Protocol):
     """The learner's side of every algorithm.
 
-    `config`: its settings as they were resolved. `modes`: the ways it can act, the deployed one first (LAPO: "pi",
-    "z0", "bc"). `acting`: the networks that acting needs, saved as model.safetensors. `update` makes one training
-    step and returns 0-d detached metrics with the same keys each time. `act` returns normalised actions [B, K, A],
-    deterministically.
+    `config`: its settings as they were resolved; `config.scaling` is its `Scaling`. `modes`: the ways it can act, the
+    deployed one first (LAPO: "pi", "z0", "bc"). `acting`: the networks that acting needs, saved as model.safetensors.
+    `update` makes one training step and returns 0-d detached metrics with the same keys each time. `act` returns
+    normalised actions [B, K, A], deterministically.
     `state_dict` holds all that a bit-equal continuation needs (networks, targets, optimisers, counters).
     """
 

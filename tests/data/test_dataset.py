@@ -115,7 +115,7 @@ def test_all_cameras_and_the_state_show_the_same_row(dataset):
     for obs in (batch.obs, batch.next_obs):
         marks = [image[:, 0, 0].numpy() for image in obs.images.values()]
         assert [mark[0, 2] for mark in marks] == [0, 1, 2]
-        state = obs.state.numpy() * dataset.normalizer.state_std + dataset.normalizer.state_mean
+        state = obs.state.numpy() * dataset.normalizer.state_scale + dataset.normalizer.state_offset
         for mark in marks:
             np.testing.assert_allclose(state[:, :2], mark[:, :2], atol=1e-4)
 

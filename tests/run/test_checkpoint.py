@@ -214,7 +214,7 @@ def test_a_save_that_does_not_fit_the_disk_is_one_error_and_leaves_nothing(
         ("config.json", lambda one: one["config"]["vision"].update(backbone="vit"), "config.json describes no agent"),
         ("config.json", lambda one: one["config"]["vision"].update(encoder="vit"), "config.json describes no agent"),
         ("spec.json", lambda one: one["cameras"][0].update(height=-3), "config.json describes no agent"),
-        ("stats.json", lambda one: one.update(state_mean=[0.0], state_std=[1.0]), "have different axes"),
+        ("stats.json", lambda one: one.update(state_offset=[0.0], state_scale=[1.0]), "have different axes"),
     ],
 )
 def test_settings_that_make_no_agent_are_refused(

@@ -146,7 +146,7 @@ def test_a_blind_policy_sees_black() -> None:
 
 def test_hold_stays_where_it_is() -> None:
     one = np.ones(2, np.float32)
-    normalizer = Normalizer(one, one, np.array([5, 0.25], np.float32), one, -one, one, np.array([-1, -1]))
+    normalizer = Normalizer(one, one, one, one, np.array([5, 0.25], np.float32), one, -one, one, np.array([-1, -1]))
     action = Hold(SPEC, normalizer)(Observation({}, np.array([[3, 1], [4, 1]], np.float32)))
     assert action.tolist() == [[3, 0.25], [4, 0.25]]
 

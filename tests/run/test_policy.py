@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,12 @@ class Counter:
 @pytest.fixture
 def counting(run: Path) -> Policy:
     _, spec, normalizer, _ = load_acting(find_checkpoint(run))
-    plain = type(normalizer)(
-        normalizer.state_mean,
-        normalizer.state_std,
-        np.zeros(3, np.float32),
-        np.ones(3, np.float32),
-        np.full(3, -9, np.float32),
-        np.full(3, 9, np.float32),
-        normalizer.relative_to,
+    plain = replace(
+        normalizer,
+        action_offset=np.zeros(3, np.float32),
+        action_scale=np.ones(3, np.float32),
+        action_low=np.full(3, -9, np.float32),
+        action_high=np.full(3, 9, np.float32),
     )
     return Policy(Counter(), spec, plain)
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lapwing.agent import Chunks, Metrics, RewardFacts, Sampling
+from lapwing.agent import Chunks, Metrics, RewardFacts, Sampling, Scaling
 from lapwing.agents import ALGORITHMS, Algorithm
 from lapwing.batch import Batch, Obs
 from lapwing.errors import CheckpointError, ConfigError, DataError
@@ -213,6 +213,7 @@ def test_an_unknown_algorithm_is_refused(train_small: Train, tiny_flat: Path, tm
 class ScriptedConfig:
     """What each update says."""
 
+    scaling: ClassVar[Scaling] = Scaling()
     q_out_of_range: tuple[float, ...]
     vision: VisionConfig = field(default_factory=VisionConfig)
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lapwing.agent import Chunks, Metrics, RewardFacts, Sampling
+from lapwing.agent import Chunks, Metrics, Normalization, RewardFacts, Sampling, Scaling
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
-from lapwing.nets.augment import random_shift
+from lapwing.nets.augment import AugmentConfig, augment, centre, random_shift
 from lapwing.nets.mlp import mlp
 from lapwing.nets.optim import gradient_step
 from lapwing.nets.vision import ObsEncoder, VisionConfig
@@ -36,6 +36,11 @@ class BcConfig:
     """Width of the fused feature of images and state."""
     random_shift: int = 4
     """Largest shift of the images in pixels, training only."""
+    state_scaling: Normalization = "mean-std"
+    """How states are normalised: to mean 0 and standard deviation 1, or from their range to [-1, 1]."""
+    action_scaling: Normalization = "mean-std"
+    """The same for actions."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
 
     def __post_init__(self) -> None:
@@ -46,6 +51,10 @@ class BcConfig:
             raise ConfigError(f"bc: hidden is {list(self.hidden)}, expected positive widths")
         if self.random_shift < 0:
             raise ConfigError(f"bc: random_shift is {self.random_shift}, expected 0 or more")
+
+    @property
+    def scaling(self) -> Scaling:
+        return Scaling(self.state_scaling, self.action_scaling)
 
 
 class BcAgent:
@@ -73,7 +82,8 @@ class BcAgent:
             self.encoder.compile()
 
     def update(self, batch: Batch) -> Metrics:
-        predicted = self._predict(random_shift(batch.obs, self.config.random_shift))
+        obs = augment(random_shift(batch.obs, self.config.random_shift), self.config.augment)
+        predicted = self._predict(obs)
         loss = masked_square_error(predicted, batch.action, batch.is_pad)
         gradient_step(self.optimizer, loss)
         return {"bc_loss": loss.detach()}
@@ -83,7 +93,7 @@ class BcAgent:
         """Normalised actions [B, K, A]."""
         if mode not in (None, *self.modes):
             raise ConfigError(f"bc: mode {mode!r} does not exist here; the only one is 'bc'")
-        return self._predict(obs)
+        return self._predict(centre(obs, self.config.augment))
 
     def _predict(self, obs: Obs) -> Tensor:
         flat = self.head(self.encoder(obs))

@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lapwing.agent import Metrics, RewardFacts, Sampling, Transitions
+from lapwing.agent import Metrics, Normalization, RewardFacts, Sampling, Scaling, Transitions
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
-from lapwing.nets.augment import random_shift
+from lapwing.nets.augment import AugmentConfig, augment, centre, random_shift
 from lapwing.nets.mlp import mlp
 from lapwing.nets.optim import gradient_step, track
 from lapwing.nets.vision import ObsEncoder, VisionConfig
@@ -85,6 +85,11 @@ class LapoConfig:
     actor_lr: float = 2e-4
     encoder_grad_clip: float = 10.0
     """Largest gradient norm of the encoder; 0 means unbounded."""
+    state_scaling: Normalization = "mean-std"
+    """How states are normalised: to mean 0 and standard deviation 1, or from their range to [-1, 1]."""
+    action_scaling: Normalization = "mean-std"
+    """The same for actions. The losses weigh their errors against a KL term: another scale is another balance."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
 
     def __post_init__(self) -> None:
@@ -103,6 +108,10 @@ class LapoConfig:
             raise ConfigError(f"lapo: hidden is {list(self.hidden)}, expected positive widths")
         if self.value_bounds == "geometric" and self.discount == 1:
             raise ConfigError("lapo: value_bounds 'geometric' needs a discount below 1; or use value_bounds 'returns'")
+
+    @property
+    def scaling(self) -> Scaling:
+        return Scaling(self.state_scaling, self.action_scaling)
 
 
 PRESETS: dict[str, LapoConfig] = {
@@ -189,9 +198,9 @@ class LapoAgent:
         """Equations (1) to (6) on one batch, then the slow copies. Returns the diagnostics of the doc page."""
         assert batch.next_obs is not None  # promised by Transitions
         action, reward = batch.action[:, 0], batch.reward * self.reward_scale
-        feature = self.encoder(random_shift(batch.obs, self.config.random_shift))
+        feature = self.encoder(self._varied(batch.obs))
         with torch.no_grad():
-            next_feature = self.encoder(random_shift(batch.next_obs, self.config.random_shift))
+            next_feature = self.encoder(self._varied(batch.next_obs))
         metrics = self._step_critic(feature, action, reward, batch.discount, next_feature)
         feature = feature.detach()
         weight, advantage_metrics = self._weigh(feature, reward, batch.discount, next_feature)
@@ -205,6 +214,10 @@ class LapoAgent:
         ):
             track(target, net, self.config.tau)
         return metrics
+
+    def _varied(self, obs: Obs) -> Obs:
+        """The images as seen in training. The next observation has a draw of its own, as in DrQ."""
+        return augment(random_shift(obs, self.config.random_shift), self.config.augment)
 
     def _step_critic(
         self, feature: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor
@@ -292,8 +305,11 @@ class LapoAgent:
     @torch.no_grad()
     def act(self, obs: Obs, mode: str | None = None) -> Tensor:
         """Normalised action [B, 1, A], without noise."""
-        feature = self.encoder(obs)
+        feature = self._look(obs)
         return self._decide(feature, mode or self.modes[0])[:, None]
+
+    def _look(self, obs: Obs) -> Tensor:
+        return self.encoder(centre(obs, self.config.augment))  # type: ignore[no-any-return]
 
     def _decide(self, feature: Tensor, mode: str) -> Tensor:
         if mode == "bc" and self.bc_head is not None:
@@ -308,7 +324,7 @@ class LapoAgent:
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """Values in the data's own reward units, [B] each: q and q_pi (lower of two), v, advantage."""
         assert batch.next_obs is not None
-        feature, next_feature = self.encoder(batch.obs), self.encoder(batch.next_obs)
+        feature, next_feature = self._look(batch.obs), self._look(batch.next_obs)
         q = torch.minimum(*self.critic.q(feature, batch.action[:, 0]))
         q_pi = torch.minimum(*self.critic.q(feature, self._decide(feature, "pi")))
         v = self.critic.v(feature)

@@ -8,22 +8,35 @@ from typing import Any
 
 import numpy as np
 
+from lapwing.agent import Normalization, Scaling
 from lapwing.episode import Array, Episode
 from lapwing.errors import CheckpointError, ConfigError, DataError
 from lapwing.spec import Axis, RobotSpec
 
+DEFAULT_SCALING = Scaling()
+RANGE_MARGIN = 1e-4  # of min-max, on either side, as in act-plus-plus
+_BEFORE_OFFSETS = {
+    "state_offset": "state_mean",
+    "state_scale": "state_std",
+    "action_offset": "action_mean",
+    "action_scale": "action_std",
+}
+
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Mean and standard deviation per axis, of the training split alone.
+    """An offset and a scale per axis, and other statistics of the training split alone.
 
-    state_mean, state_std: float32 [S]; action_mean, action_std: float32 [A], of the actions after the state was
-    subtracted where they are relative; action_low, action_high: float32 [A], the physical range in training;
-    relative_to: int64 [A], the state axis each action axis is relative to, -1 where it is absolute.
+    state_offset, state_scale: float32 [S]; action_offset, action_scale: float32 [A], of the actions after the state
+    was subtracted where they are relative, and so are action_mean, action_std: float32 [A], the measure of errors
+    whatever the scale; action_low, action_high: float32 [A], the physical range in training; relative_to: int64 [A],
+    the state axis each action axis is relative to, -1 where it is absolute.
     """
 
-    state_mean: Array
-    state_std: Array
+    state_offset: Array
+    state_scale: Array
+    action_offset: Array
+    action_scale: Array
     action_mean: Array
     action_std: Array
     action_low: Array
@@ -32,10 +45,9 @@ class Normalizer:
 
     @staticmethod
     def fit(
-        episodes: Sequence[Episode], spec: RobotSpec, relative: bool = False, std_floor: float = 1e-3
+        episodes: Sequence[Episode], spec: RobotSpec, relative: bool = False, scaling: Scaling = DEFAULT_SCALING
     ) -> Normalizer:
-        """Statistics of `episodes`. No standard deviation is below `std_floor` (axis units), so that a constant
-        axis does not explode.
+        """Statistics of `episodes`, and the scale that `scaling` asks for.
 
         Raises DataError on a value that is not finite, ConfigError when `relative` matches no axis.
         """
@@ -53,8 +65,9 @@ class Normalizer:
         _expect_finite("action", spec.action, action)
         offset = action - _reference(state, relative_to)
         return Normalizer(
-            *_mean_and_std(state, std_floor),
-            *_mean_and_std(offset, std_floor),
+            *_offset_and_scale(state, scaling.state, scaling.std_floor),
+            *_offset_and_scale(offset, scaling.action, scaling.std_floor),
+            *_offset_and_scale(offset, "mean-std", DEFAULT_SCALING.std_floor),
             action.min(0).astype(np.float32),
             action.max(0).astype(np.float32),
             relative_to,
@@ -62,21 +75,33 @@ class Normalizer:
 
     def encode_state(self, state: Array) -> Array:
         """Physical [..., S] -> normalised float32 [..., S]."""
-        encoded: Array = ((state - self.state_mean) / self.state_std).astype(np.float32)
+        encoded: Array = ((state - self.state_offset) / self.state_scale).astype(np.float32)
         return encoded
 
     def encode_action(self, action: Array, state: Array) -> Array:
         """Physical action [..., K, A] at physical state [..., S] -> normalised float32 [..., K, A]."""
         offset = action - _reference(state, self.relative_to)[..., None, :]
-        encoded: Array = ((offset - self.action_mean) / self.action_std).astype(np.float32)
+        encoded: Array = ((offset - self.action_offset) / self.action_scale).astype(np.float32)
         return encoded
 
     def decode_action(self, encoded: Array, state: Array) -> Array:
         """Normalised [..., K, A] at physical state [..., S] -> physical float32, within the range in training."""
-        offset = encoded * self.action_std + self.action_mean
+        offset = encoded * self.action_scale + self.action_offset
         action = offset + _reference(state, self.relative_to)[..., None, :]
         clamped: Array = np.clip(action, self.action_low, self.action_high).astype(np.float32)
         return clamped
+
+    @property
+    def encoded_mean(self) -> Array:
+        """The mean action in training, normalised, float32 [A]."""
+        mean: Array = (self.action_mean - self.action_offset) / self.action_scale
+        return mean
+
+    @property
+    def error_unit(self) -> Array:
+        """What turns differences of normalised actions into standard deviations in training, float32 [A]."""
+        unit: Array = self.action_scale / self.action_std
+        return unit
 
     def to_dict(self) -> dict[str, list[float]]:
         """The statistics as plain lists; `from_dict` is the inverse."""
@@ -84,7 +109,11 @@ class Normalizer:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], where: str = "statistics") -> Normalizer:
-        """Read statistics from plain lists. Raises CheckpointError naming what does not fit."""
+        """Read statistics from plain lists. Raises CheckpointError naming what does not fit.
+
+        Files without offsets and scales are from when these were always the mean and the standard deviation.
+        """
+        data = {name: data[was] for name, was in _BEFORE_OFFSETS.items() if was in data} | dict(data)
         try:
             arrays = {
                 one.name: np.asarray(data[one.name], np.int64 if one.name == "relative_to" else np.float32)
@@ -93,7 +122,7 @@ class Normalizer:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: not a normaliser ({error}); restore the checkpoint") from error
         sides = {arrays[name].shape for name in arrays if name.startswith("action")} | {arrays["relative_to"].shape}
-        if len(sides) > 1 or arrays["state_mean"].shape != arrays["state_std"].shape:
+        if len(sides) > 1 or arrays["state_offset"].shape != arrays["state_scale"].shape:
             shapes = {name: array.shape for name, array in arrays.items()}
             raise CheckpointError(f"{where}: lengths do not agree ({shapes}); restore the checkpoint")
         return Normalizer(**arrays)
@@ -121,9 +150,14 @@ def _reference(state: Array, relative_to: Array) -> Array:
     return np.where(relative_to >= 0, state[..., np.maximum(relative_to, 0)], np.float32(0))
 
 
-def _mean_and_std(values: Array, std_floor: float) -> tuple[Array, Array]:
-    mean, std = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
-    return mean.astype(np.float32), np.maximum(std, std_floor).astype(np.float32)
+def _offset_and_scale(values: Array, kind: Normalization, floor: float) -> tuple[Array, Array]:
+    """float32 [D] each, of values [N, D]: what is subtracted, and by what the rest is divided."""
+    if kind == "min-max":
+        low, high = values.min(0).astype(np.float64), values.max(0).astype(np.float64)
+        offset, scale = (high + low) / 2, (high - low) / 2 + RANGE_MARGIN
+    else:
+        offset, scale = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    return offset.astype(np.float32), np.maximum(scale, floor).astype(np.float32)
 
 
 def _expect_finite(what: str, axes: Sequence[Axis], values: Array) -> None:

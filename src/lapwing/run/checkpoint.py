@@ -87,7 +87,7 @@ def load_acting(path: Path, device: str | torch.device = "cpu") -> tuple[Agent, 
         raise CheckpointError(
             f"{path}: config.json or spec.json is not of this version ({_one_line(error)}); choose another checkpoint"
         ) from error
-    if (len(normalizer.state_mean), len(normalizer.action_mean)) != (spec.state_dim, spec.action_dim):
+    if (len(normalizer.state_offset), len(normalizer.action_offset)) != (spec.state_dim, spec.action_dim):
         raise CheckpointError(f"{path}: stats.json and spec.json have different axes; choose another checkpoint")
     try:
         agent = build_agent(meta["algorithm"], config, spec, facts, restore=True)

@@ -15,8 +15,9 @@ FEW_EPISODES = 20  # fewer held-out episodes than this say little
 class ActionError:
     """Error of predicted actions over the valid steps of `samples` samples.
 
-    mse: mean squared error in normalised units (1 is about what predicting the mean gives); mse_by_kind: the same
-    for the axes of one kind; mae: mean absolute error per action axis, in the axis's own unit.
+    mse: mean squared error in units of the variance in training, whatever the agent's scaling (1 is about what
+    predicting the mean gives); mse_by_kind: the same for the axes of one kind; mae: mean absolute error per action
+    axis, in the axis's own unit.
     """
 
     samples: int
@@ -45,7 +46,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ImageTest:
-    """Does the policy look? Normalised action error with its own images, and with those of other samples.
+    """Does the policy look? Mean squared error with its own images, and with those of other samples.
 
     increase: 95 % bootstrap interval of the mean difference; above zero, the images matter.
     """

@@ -57,7 +57,7 @@ def held_out(
                 ledgers[name].add(action, truth, dataset)
             if hasattr(agent, "judge"):
                 values.append(_judged(cast(Judge, agent), on_device))
-        image_test = _test_images(agent, _Probes.join(probes), device, batch_size, rng)
+        image_test = _test_images(agent, _Probes.join(probes), dataset.normalizer.error_unit, device, batch_size, rng)
     judged = {key: np.concatenate([one[key] for one in values]) for key in (values[0] if values else ())}
     positive = judged["advantage"] > 0 if judged else None
     return HeldOut(
@@ -98,7 +98,7 @@ def _predictions(agent: Agent, batch: Batch, truth: _Truth, dataset: Dataset) ->
     held = hold_action(truth.state, dataset.spec, dataset.normalizer)
     held = np.broadcast_to(held[:, None], truth.action.shape)
     yield "hold", dataset.normalizer.encode_action(held, truth.state)
-    yield "mean", np.zeros_like(truth.encoded)
+    yield "mean", np.broadcast_to(dataset.normalizer.encoded_mean, truth.encoded.shape)
 
 
 class _Ledger:
@@ -113,7 +113,8 @@ class _Ledger:
     def add(self, encoded: Array, truth: _Truth, dataset: Dataset) -> None:
         physical = dataset.normalizer.decode_action(encoded, truth.state)
         valid = truth.valid[..., None]
-        self._square.append((np.square(encoded - truth.encoded, dtype=np.float64) * valid).sum(1))
+        difference = (encoded - truth.encoded) * dataset.normalizer.error_unit
+        self._square.append((np.square(difference, dtype=np.float64) * valid).sum(1))
         self._absolute.append((np.abs(physical - truth.action, dtype=np.float64) * valid).sum(1))
         self._steps.append(truth.valid.sum(1))
 
@@ -154,7 +155,7 @@ def calibrate(judged: Mapping[str, Array]) -> Calibration:
 
 
 def _test_images(
-    agent: Agent, probe: _Probes, device: torch.device, batch_size: int, rng: np.random.Generator
+    agent: Agent, probe: _Probes, unit: Array, device: torch.device, batch_size: int, rng: np.random.Generator
 ) -> ImageTest | None:
     """Act on the probes with their own images, and with those of another one each.
 
@@ -167,14 +168,14 @@ def _test_images(
     partner = np.empty_like(order)
     partner[order] = np.roll(order, 1)
     swapped_images = {name: frames[partner] for name, frames in probe.obs.images.items()}
-    matched = _sample_errors(agent, probe, probe.obs, device, batch_size)
-    swapped = _sample_errors(agent, probe, Obs(swapped_images, probe.obs.state), device, batch_size)
+    matched = _sample_errors(agent, probe, probe.obs, unit, device, batch_size)
+    swapped = _sample_errors(agent, probe, Obs(swapped_images, probe.obs.state), unit, device, batch_size)
     increase = bootstrap_interval(swapped - matched)
     return ImageTest(size, float(matched.mean()), float(swapped.mean()), increase)
 
 
-def _sample_errors(agent: Agent, probe: _Probes, obs: Obs, device: torch.device, batch_size: int) -> Array:
-    """Normalised squared error of the deployed mode, mean over the valid steps of each sample, [n]."""
+def _sample_errors(agent: Agent, probe: _Probes, obs: Obs, unit: Array, device: torch.device, batch_size: int) -> Array:
+    """Squared error of the deployed mode in units of the variance, mean over the valid steps of each sample, [n]."""
     parts = [
         Obs(
             {name: x[start : start + batch_size] for name, x in obs.images.items()},
@@ -184,7 +185,7 @@ def _sample_errors(agent: Agent, probe: _Probes, obs: Obs, device: torch.device,
     ]
     predicted = torch.cat([agent.act(part.to(device)).cpu().float() for part in parts])
     valid = (~probe.is_pad).float()
-    square = (predicted - probe.action).square().mean(-1)
+    square = ((predicted - probe.action) * torch.from_numpy(unit)).square().mean(-1)
     return _numpy((square * valid).sum(1) / valid.sum(1))
 
 

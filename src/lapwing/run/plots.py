@@ -135,7 +135,7 @@ def error_chart(
         axes.set_xlim(0, 1.12 * np.nanmax([*errors, *(positive or [])]) or 1)
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("mean squared error in normalised units (about 1: predicting the mean)")
+        axes.set_xlabel("mean squared error in units of the variance (about 1: predicting the mean)")
         if positive:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
         return _svg(figure, "action error of each mode and baseline")

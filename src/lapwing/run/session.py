@@ -91,7 +91,7 @@ def open_session(
     device: torch.device,
 ) -> Session:
     """Everything up to the first step. Rank 0 makes the run directory last, when nothing can fail any more."""
-    data = open_training_data(data_path, options, progress=ranks.is_first)
+    data = open_training_data(data_path, options, config.scaling, progress=ranks.is_first)
     best_metric = options.best_metric or BEST_METRIC.get(algorithm, "valid/action_error")
     settings = {
         "algorithm": algorithm,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lapwing.agent import RewardFacts
+from lapwing.agent import RewardFacts, Scaling
 from lapwing.data.align import align
 from lapwing.data.dataset import Dataset, Split, split_episodes
 from lapwing.data.formats import read_recording
@@ -91,7 +91,7 @@ class TrainingData:
         return digest.hexdigest()[:16]
 
 
-def open_training_data(path: Path, options: TrainOptions, progress: bool = True) -> TrainingData:
+def open_training_data(path: Path, options: TrainOptions, scaling: Scaling, progress: bool = True) -> TrainingData:
     """Read, check, divide and normalise. Statistics come from the training split alone. Raises DataError."""
     stored = read_recording(path, options.reading)
     _expect_finite(stored)
@@ -99,7 +99,7 @@ def open_training_data(path: Path, options: TrainOptions, progress: bool = True)
     recording = align(stored, options.alignment)
     split = split_episodes(len(recording.episodes), options.train_fraction, options.seed)
     training = [recording.episodes[index] for index in split.train]
-    normalizer = Normalizer.fit(training, recording.spec, options.relative_actions)
+    normalizer = Normalizer.fit(training, recording.spec, options.relative_actions, scaling)
     train = Dataset(recording, frames, split.train, normalizer)
     valid = Dataset(recording, frames, split.valid, normalizer) if split.valid else None
     return TrainingData(recording, split, train, valid)
