@@ -515,14 +515,6 @@ def write_other_layout(path):
         file["actions"] = np.zeros((9, 3))
 
 
-def write_aloha(path):
-    path.unlink()
-    with h5py.File(path, "w") as file:
-        file["observations/qpos"] = np.zeros((9, 14))
-        file["observations/images/cam_high"] = np.zeros((9, 4, 4, 3), np.uint8)
-        file["action"] = np.zeros((9, 14))
-
-
 def write_empty_hdf5(path):
     path.unlink()
     h5py.File(path, "w").close()
@@ -537,7 +529,6 @@ def write_empty_hdf5(path):
         (remove, "found nothing, expected an HDF5 file; check the path"),
         (make_folder, "found a folder, expected an HDF5 file; check the path"),
         (write_other_layout, "unknown layout (found actions, observations)"),
-        (write_aloha, "unknown layout (found action, observations)"),
         (write_empty_hdf5, "unknown layout (found an empty file)"),
     ],
 )

@@ -228,7 +228,7 @@ def test_files_that_are_not_hdf5(tmp_path):
     path.write_text("left, right, global\n" * 50)
     with pytest.raises(DataError, match=r"d.hdf5: not an HDF5 file, whatever its name says"):
         read_recording(path)
-    with pytest.raises(DataError, match=r"found a folder, expected an HDF5 file"):
+    with pytest.raises(DataError, match=r"found a folder with d.hdf5, expected episode_0.hdf5 and so on"):
         read_recording(tmp_path)
 
 
@@ -264,8 +264,8 @@ def test_damaged_bytes_are_read_or_refused_but_never_crash(tiny_file, tmp_path_f
 def test_an_unknown_layout_says_what_was_found(tmp_path):
     path = tmp_path / "d.hdf5"
     with h5py.File(path, "w") as file:
-        file["action"], file["observations/qpos"] = np.zeros((4, 2)), np.zeros((4, 2))
-    with pytest.raises(DataError, match=r"d.hdf5: unknown layout .found action, observations.; known: flat"):
+        file["data/demo_0/actions"] = np.zeros((4, 2))
+    with pytest.raises(DataError, match=r"d.hdf5: unknown layout .found data.; known: flat"):
         read_recording(path)
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta" / "info.json").write_text("{}")

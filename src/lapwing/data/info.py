@@ -10,6 +10,7 @@ import numpy as np
 
 from lapwing.data.formats import read_recording
 from lapwing.data.formats.lerobot import describe_damage, is_lerobot, scan_lerobot
+from lapwing.data.formats.options import ReadOptions
 from lapwing.data.problems import listed
 from lapwing.episode import Episode, Recording
 from lapwing.errors import DataError
@@ -37,6 +38,7 @@ def info(path: Path) -> dict[str, Any]:
         "cameras": [{"name": camera.name, "height": camera.height, "width": camera.width} for camera in spec.cameras],
         "state": [axis.name for axis in spec.state],
         "action": [axis.name for axis in spec.action],
+        "sensors": [sensor.name for sensor in spec.sensors],
         "size_bytes": _size(path),
         "notes": list(notes),
     }
@@ -60,6 +62,8 @@ def format_info(figures: dict[str, Any]) -> str:
         "state": _axes_text(figures["state"]),
         "action": "as the state" if figures["action"] == figures["state"] else _axes_text(figures["action"]),
     }
+    if figures["sensors"]:
+        lines["sensors"] = listed(figures["sensors"])
     return "\n".join([f"{name:9} {text}" for name, text in lines.items()] + [f"note: {n}" for n in figures["notes"]])
 
 
@@ -84,7 +88,7 @@ def _success_text(counted: dict[str, Any] | None) -> str:
 
 def _open(path: Path) -> tuple[Recording, Sequence[str]]:
     if not is_lerobot(path):
-        recording = read_recording(path)
+        recording = read_recording(path, ReadOptions(skip_damaged=True))
         return recording, recording.notes
     recording, damaged = scan_lerobot(path)
     if not recording.episodes:
