@@ -239,7 +239,7 @@ def test_other_folders_are_not_lerobot(lerobot, tmp_path):
 def test_without_pyarrow_the_message_says_what_to_install(lerobot, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
-        DataError, match=r"needs pyarrow, which is not installed; run: pip install 'lapwing\[lerobot\]'"
+        DataError, match=r"needs pyarrow, which is not installed; run `pip install -e '\.\[lerobot\]'` in the clone"
     ):
         scan_lerobot(lerobot.root)
 

@@ -77,10 +77,10 @@ def _load(task: Task, which: int) -> Any:
         raise ConfigError(f"aloha: task {task!r}, expected one of {', '.join(_FILES)}")
     package = find_spec("gym_aloha")  # located, not imported: importing it pulls in dm_control
     if package is None or not package.submodule_search_locations:
-        raise WorldError("aloha: the package gym-aloha is not installed; `pip install 'lapwing[sim]'`")
+        raise WorldError("aloha: the package gym-aloha is not installed; `pip install -e '.[sim]'` in the clone")
     path = Path(package.submodule_search_locations[0]) / "assets" / _FILES[task][which]
     if not path.is_file():
-        raise WorldError(f"{path}: not found; expected gym-aloha >= 0.1.4, `pip install 'lapwing[sim]'`")
+        raise WorldError(f"{path}: not found; expected gym-aloha >= 0.1.4; `pip install -e '.[sim]'` in the clone")
     return mujoco.MjSpec.from_file(str(path))
 
 

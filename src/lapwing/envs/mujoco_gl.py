@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import importlib
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from lapwing.errors import WorldError
@@ -43,7 +45,9 @@ def _import_mujoco() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "mujoco":
             raise
-        raise WorldError("aloha: the package mujoco is not installed; `pip install 'lapwing[sim]'`") from error
+        raise WorldError(
+            "aloha: the package mujoco is not installed; `pip install -e '.[sim]'` in the clone"
+        ) from error
     except Exception as error:  # a missing library shows as whatever PyOpenGL trips over
         backend = os.environ.get("MUJOCO_GL")
         raise WorldError(
@@ -57,6 +61,7 @@ mujoco = _import_mujoco()
 
 def open_renderer(model: Any, size: int) -> Any:
     """A renderer of `size` x `size` pixels, closed at exit if not before. Raises WorldError."""
+    _load_triton()
     try:
         # A context that does not open misses this attribute, and complains of that too, when it is collected.
         mujoco.GLContext._context = None
@@ -68,6 +73,16 @@ def open_renderer(model: Any, size: int) -> Any:
         ) from error
     atexit.register(renderer.close)  # left to the garbage collector, it outlives the library it needs
     return renderer
+
+
+def _load_triton() -> None:
+    """Import triton, where PyTorch has brought it, before a driver is loaded.
+
+    Mesa's software driver and triton each carry an LLVM. With Mesa's in the process, loading triton's crashes it, and
+    `import torchvision` does load it; the other way round both work. triton alone takes 0.1 s, all of torch 2 s.
+    """
+    with suppress(ImportError):
+        importlib.import_module("triton")
 
 
 def close_renderer(renderer: Any) -> None:

@@ -14,8 +14,9 @@ from lapwing.errors import DataError
 _KNOWN = "flat HDF5 (observations/..., actions, rewards, terminals), ALOHA (observations/qpos, action)"
 
 
-def read_recording(path: Path, options: ReadOptions | None = None) -> Recording:
+def read_recording(path: str | Path, options: ReadOptions | None = None) -> Recording:
     """Read a recording of any known layout. Raises DataError saying what was found and what is known."""
+    path = Path(path)
     if (path / "meta" / "info.json").is_file():
         raise DataError(f"{path}: a LeRobot data set, which is not read in place; run `lapwing data convert` first")
     options = options or ReadOptions()

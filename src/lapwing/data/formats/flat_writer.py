@@ -29,7 +29,8 @@ class FlatWriter:
     or an episode does not fit `spec`.
     """
 
-    def __init__(self, path: Path, spec: RobotSpec) -> None:
+    def __init__(self, path: str | Path, spec: RobotSpec) -> None:
+        path = Path(path)
         self._path, self._spec = path, spec
         if path.exists():
             raise DataError(f"{path}: already exists; choose another name or delete it first")

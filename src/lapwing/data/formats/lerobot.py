@@ -279,7 +279,8 @@ def _read_parquet(path: Path, file: str) -> dict[str, Array]:
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(
-            f"{path}: reading parquet needs pyarrow, which is not installed; run: pip install 'lapwing[lerobot]'"
+            f"{path}: reading parquet needs pyarrow, which is not installed; run `pip install -e '.[lerobot]'` in the "
+            "clone"
         ) from error
     if not path.is_file():
         raise _Damaged(f"{file}: no such file")
