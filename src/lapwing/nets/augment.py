@@ -65,12 +65,12 @@ def augment(obs: Obs, config: AugmentConfig, generator: Generator | None = None)
     order = keys.argsort(1)
     images = {}
     for name, image in obs.images.items():
-        pixels = _turned_window(_to_pixels(image), config.crop, place, angle)
-        images[name] = _to_bytes(_jitter(pixels, factor, order))
+        pixels = crop_and_turn(_to_pixels(image), config.crop, place, angle)
+        images[name] = _to_bytes(jitter(pixels, factor, order))
     return Obs(images, obs.state)
 
 
-def _turned_window(pixels: Tensor, crop: float, place: Tensor, angle: Tensor) -> Tensor:
+def crop_and_turn(pixels: Tensor, crop: float, place: Tensor, angle: Tensor) -> Tensor:
     """The window at `place` (0 to 1 of the room there is, [B, 2] y and x), resized back and turned by `angle` [B].
 
     A point of the result is turned about the centre, then laid into the window; one bilinear sampling does both.
@@ -98,7 +98,7 @@ def _pixel_centres(count: int, like: Tensor) -> Tensor:
     return (2 * torch.arange(count, device=like.device, dtype=like.dtype) + 1) / count - 1
 
 
-def _jitter(pixels: Tensor, factor: Tensor, order: Tensor) -> Tensor:
+def jitter(pixels: Tensor, factor: Tensor, order: Tensor) -> Tensor:
     """Brightness, contrast and saturation by their `factor` [B, 3], applied in each sample's own `order` [B, 3].
 
     Each is a way from a base to the picture, as torchvision has it: from black, from the mean grey of the picture,
