@@ -254,11 +254,12 @@ def test_saturation_is_drawn_evenly_from_its_range() -> None:
 
 
 def test_angles_are_drawn_evenly_from_their_range() -> None:
-    ramp = (7.9 * torch.arange(32)).to(torch.uint8)[None, None, :, None].expand(COUNT, 32, 32, 3)
+    right, down = torch.arange(32.0), torch.arange(32.0)[:, None]
+    ramp = (5.1 * right + 2.7 * down).to(torch.uint8)[None, :, :, None].expand(COUNT, -1, -1, 3)
     seen = varied(ramp, replace(STILL, rotation_deg=5)).float()[:, 8:24, 8:24, 0]
     place = torch.arange(16) - 7.5
     slope_x, slope_y = (seen.mean(axis) @ place for axis in (1, 2))
-    expect_uniform(torch.rad2deg(torch.atan2(slope_y, slope_x)), -5, 5)
+    expect_uniform(torch.rad2deg(torch.atan2(slope_y, slope_x)) - math.degrees(math.atan2(2.7, 5.1)), -5, 5)
 
 
 def test_every_place_of_the_window_is_reached_about_equally_often() -> None:
