@@ -82,7 +82,7 @@ def _probe(where: str, row: int, stored: Array) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(bytes(stored.item() if stored.ndim == 0 else stored)), formats=("JPEG",)) as picture:
             width, height = picture.size
-            picture.draft("L", (width // 8, height // 8))
+            picture.draft("L", (max(1, width // 8), max(1, height // 8)))
             picture.load()
     except _UNDECODABLE as error:
         raise _undecodable(where, row, error) from error

@@ -54,7 +54,7 @@ def write_aloha_episode(path: Path, episode: Episode, spec: RobotSpec, dialect: 
             _write(file, draft.parent, episode, spec, dialect)
         _expect_free(path)
         draft.rename(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter from HDF5, when closing finds the disk full
         raise DataError(f"{path}: cannot be written ({error}); free some space or choose another folder") from error
     finally:
         draft.unlink(missing_ok=True)
