@@ -23,3 +23,7 @@ class CheckpointError(LapwingError):
 
 class WorldError(LapwingError):
     """A simulated world that cannot start here: a missing package, graphics library or unknown name."""
+
+
+class RobotError(LapwingError):
+    """A robot that does not answer, or must not move as asked."""
