@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lapwing.errors import ConfigError
+from lapwing.robot import topics as topics_module
 from lapwing.robot.topics import GRID, SHIPPED, TopicMap, read_topics
 from lapwing.spec import Axis
 
@@ -112,3 +113,15 @@ def test_an_optional_reference(tmp_path: Path) -> None:
 def test_no_such_map(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such map of topics; give a TOML file or one of cobot_magic"):
         read_topics(str(tmp_path / "absent.toml"))
+
+
+def test_the_map_in_the_documents(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "ros-bags.md"
+    text = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    topics = read(tmp_path, text)
+    assert [source.name for source in topics.sources] == [
+        *("high", "wrist", "depth_high", "state_left", "action_left", "base")
+    ]
+    assert topics.marks is not None
+    every_key = {key for keys in topics_module._KEYS.values() for key in keys} | set(topics_module._SYNC)
+    assert [key for key in sorted(every_key | set(topics_module._ROOT)) if key not in text] == []

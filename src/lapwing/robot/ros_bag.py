@@ -65,9 +65,8 @@ def _report(bags: Sequence[BagRows]) -> list[str]:
         accounts = [one.account[source.name] for one in bags]
         skew_ms = 1000 * np.concatenate([one.skew(source.name) for one in bags])
         lines.append(
-            f"{source.name}: {sum(one.pushed for one in accounts)} messages, "
-            f"{sum(one.dropped for one in accounts)} dropped, {sum(one.reused for one in accounts)} used again, "
-            f"{sum(one.missed for one in accounts)} rows missed, "
-            f"skew mean {skew_ms.mean():.1f} ms, max {skew_ms.max():.1f} ms"
+            f"{source.name}: {sum(one.pushed for one in accounts)} messages, {sum(one.used for one in accounts)} used, "
+            f"{sum(one.reused for one in accounts)} of them again, {sum(one.missed for one in accounts)} rows dropped "
+            f"for want of one; skew mean {skew_ms.mean():.1f} ms, max {skew_ms.max():.1f} ms"
         )
     return lines
