@@ -16,11 +16,13 @@ from lapwing.errors import LapwingError
 
 COMMANDS = {
     "demo": ("lapwing.commands.demo:demo", "the whole way at once: sample, check, train, evaluate, report"),
+    "record": ("lapwing.commands.record:record", "record episodes of an expert or a policy at a set rate"),
     "data sample": ("lapwing.commands.data:sample", "draw demonstrations from a simulated world"),
     "data check": ("lapwing.commands.data:check", "is a recording fit for training? every problem, and what to do"),
     "data info": ("lapwing.commands.data:info", "episodes, steps, returns, success and sizes of a recording"),
     "data convert": ("lapwing.commands.data:convert", "a LeRobot data set, or a flat file at another size, to flat"),
     "train lapo": ("lapwing.commands.train:lapo", "train by offline reinforcement learning"),
+    "train act": ("lapwing.commands.train:act", "train ACT: imitation, chunks of actions by a transformer"),
     "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
     "eval": ("lapwing.commands.evaluate:evaluate", "run a trained policy in a simulated world"),
     "report": ("lapwing.commands.evaluate:report", "write RUN/report.html anew"),

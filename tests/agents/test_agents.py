@@ -17,25 +17,31 @@ from lapwing.agent import Agent, RewardFacts, Transitions
 from lapwing.agents import ALGORITHMS, build_agent
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
-from lapwing.nets.vision import VisionConfig
+from lapwing.nets.action_transformer import TransformerConfig
+from lapwing.nets.vision import BackboneConfig, VisionConfig
 from lapwing.spec import RobotSpec
 
 MakeBatch = Callable[..., Batch]
 MakeAgent = Callable[..., Agent]
-SMALL: dict[str, Any] = {
-    "vision": VisionConfig(backbone="small", weights="none", image_feature_dim=32),
-    "hidden": (32, 32),
-    "obs_feature_dim": 32,
-    "random_shift": 2,
-}
+
+SMALL = {"hidden": (32, 32), "obs_feature_dim": 32, "random_shift": 2}
+TRANSFORMER = TransformerConfig(32, 2, 32, encoder_layers=1, decoder_layers=2, dropout=0.0)
 OWN: dict[str, dict[str, Any]] = {
-    "lapo": {"critic_lr": 1e-3, "vae_lr": 1e-3, "actor_lr": 1e-3},
-    "bc": {"lr": 1e-3, "chunk": 3},
+    "lapo": SMALL | {"critic_lr": 1e-3, "vae_lr": 1e-3, "actor_lr": 1e-3},
+    "act": {"random_shift": 2, "lr": 1e-3, "chunk": 3, "latent_dim": 4, "transformer": TRANSFORMER},
+    "bc": SMALL | {"lr": 1e-3, "chunk": 3},
 }
-FALLING = {"lapo": ("critic_loss", "bc_loss", "vae_loss"), "bc": ("bc_loss",)}
+# settings without a random draw whose numbers depend on the size of the batch
+WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"lapo": {}, "act": {"latent": "none"}, "bc": {}}
+FALLING = {
+    "lapo": ("critic_loss", "bc_loss", "vae_loss"),
+    "act": ("reconstruction_loss",),
+    "bc": ("bc_loss",),
+}
 # the networks that each optimiser step moves, in the order of the steps, and those that follow at the end
 MOVED: dict[str, list[set[str]]] = {
     "lapo": [{"critic", "encoder", "bc_head"}, {"vae"}, {"actor"}, {"target_critic", "target_vae", "target_actor"}],
+    "act": [{"model", "posterior"}, set()],
     "bc": [{"encoder", "head"}, set()],
 }
 
@@ -47,11 +53,17 @@ def spec(request: pytest.FixtureRequest) -> RobotSpec:
     return request.getfixturevalue(request.param)
 
 
+def vision(name: str, backbone: Any = "small", weights: str = "none", norm: Any = "auto") -> Any:
+    if name == "act":
+        return BackboneConfig(backbone, weights, norm)
+    return VisionConfig(backbone=backbone, weights=weights, norm=norm, image_feature_dim=32)
+
+
 @pytest.fixture
 def make_agent(name: str, spec: RobotSpec, facts: RewardFacts) -> MakeAgent:
     def make(seed: int = 0, restore: bool = False, **settings: Any) -> Agent:
         torch.manual_seed(seed)
-        config = ALGORITHMS[name].config(**SMALL | OWN[name] | settings)
+        config = ALGORITHMS[name].config(**{"vision": vision(name)} | OWN[name] | settings)
         agent = build_agent(name, config, spec, facts, restore)
         agent.prepare(torch.device("cpu"), bf16=False, compiled=False)
         return agent
@@ -141,7 +153,7 @@ def test_padded_actions_do_not_matter(name: str, spec: RobotSpec, make_agent: Ma
 def test_padding_does_not_change_the_scale_of_the_loss(
     name: str, spec: RobotSpec, make_agent: MakeAgent, make_batch: MakeBatch
 ) -> None:
-    agents = [make_agent(random_shift=0), make_agent(random_shift=0)]
+    agents = [make_agent(random_shift=0, **WITHOUT_DRAWS[name]) for _ in range(2)]
     batch = make_batch(spec, agents[0].sampling)
     first = replace(batch, action=batch.action[:, :1], is_pad=torch.zeros(8, 1, dtype=torch.bool))
     longer = replace(first, action=first.action.repeat(1, 3, 1), is_pad=torch.tensor([[False, True, True]] * 8))
@@ -245,14 +257,13 @@ def test_restoring_never_looks_for_weights(
     monkeypatch.setattr(torch, "load", forbidden)
     backbones: dict[str, Any] = {"auto": "resnet18", "imagenet": "resnet10", "nowhere.pt": "resnet10"}
     for weights, backbone in backbones.items():
-        vision = VisionConfig(backbone=backbone, weights=weights, norm="frozen", image_feature_dim=32)
-        make_agent(restore=True, vision=vision)
+        make_agent(restore=True, vision=vision(name, backbone, weights, "frozen"))
 
 
 def test_frozen_norms_without_weights_are_refused(name: str, make_agent: MakeAgent) -> None:
-    vision = VisionConfig(backbone="resnet10", weights="none", norm="frozen", image_feature_dim=32)
+    frozen = vision(name, "resnet10", norm="frozen")
     with pytest.raises(ConfigError, match="norm 'frozen' without pretrained weights normalises nothing"):
-        make_agent(vision=vision)
+        make_agent(vision=frozen)
 
 
 def test_unknown_algorithm_is_refused(name: str, spec: RobotSpec, facts: RewardFacts) -> None:
@@ -262,7 +273,7 @@ def test_unknown_algorithm_is_refused(name: str, spec: RobotSpec, facts: RewardF
 
 def test_config_survives_the_agent(name: str, spec: RobotSpec, make_agent: MakeAgent) -> None:
     agent = make_agent()
-    config = ALGORITHMS[name].config(**SMALL | OWN[name])
+    config = ALGORITHMS[name].config(**{"vision": vision(name)} | OWN[name])
     if spec.cameras:
         config = replace(config, vision=replace(config.vision, norm="group"))
     assert agent.config == config

@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lapwing.agent import Chunks, Metrics, RewardFacts, Sampling
+from lapwing.agent import Chunks, Metrics, Normalization, RewardFacts, Sampling, Scaling
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.action_transformer import ActionTransformer, ChunkEncoder, TransformerConfig
+from lapwing.nets.augment import AugmentConfig, augment, centre, random_shift
 from lapwing.nets.mlp import mlp
 from lapwing.nets.optim import gradient_step, track
 from lapwing.nets.vision import BackboneConfig
@@ -67,6 +68,13 @@ class ActConfig:
     """Act with an exponential moving average of the weights, e.g. 0.999; 0: with the weights themselves."""
     draw_by_episode: bool = False
     """Draw an episode, then a start in it, as the original does, instead of any start with equal chance."""
+    state_scaling: Normalization = "mean-std"
+    action_scaling: Normalization = "mean-std"
+    std_floor: float = 1e-3
+    """Smallest standard deviation of an axis; the original's is 0.01."""
+    random_shift: int = 4
+    """Largest shift of the images in pixels, training only."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     vision: BackboneConfig = field(default_factory=BackboneConfig)
 
@@ -75,12 +83,16 @@ class ActConfig:
         for name in positive:
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"act: {name} is {getattr(self, name)}, expected a positive number")
-        for name in ("weight_decay", "kl_weight", "grad_clip", "backbone_lr"):
+        for name in ("weight_decay", "kl_weight", "grad_clip", "backbone_lr", "random_shift", "std_floor"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ConfigError(f"act: {name} is {value}, expected 0 or more")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"act: ema_decay is {self.ema_decay}, expected 0 or more and below 1; try 0.999")
+
+    @property
+    def scaling(self) -> Scaling:
+        return Scaling(self.state_scaling, self.action_scaling, self.std_floor)
 
 
 _ORIGINAL = ActConfig(
@@ -89,6 +101,8 @@ _ORIGINAL = ActConfig(
     loss_over_padding=True,
     grad_clip=0.0,
     draw_by_episode=True,
+    std_floor=1e-2,
+    random_shift=0,
     transformer=TransformerConfig(decoder_output="first", camera_embedding=False),
     vision=BackboneConfig(weights="imagenet"),
 )
@@ -161,9 +175,10 @@ class ActAgent:
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (3) on one batch, then the average of the weights."""
         self.networks.train()
+        obs = augment(random_shift(batch.obs, self.config.random_shift), self.config.augmentation)
         with self._precision():
             latent, regulariser, metrics = self._infer(batch)
-            predicted = self.model(batch.obs, latent).float()
+            predicted = self.model(obs, latent).float()
         reconstruction = chunk_loss(
             predicted, batch.action, batch.is_pad, self.config.loss, self.config.loss_over_padding
         )
@@ -221,6 +236,7 @@ class ActAgent:
         if mode not in (None, *self.modes):
             raise ConfigError(f"act: mode {mode!r} does not exist here; the only one is 'act'")
         self.acting.eval()
+        obs = centre(obs, self.config.augmentation)
         with self._precision():
             latent = self._zero_latent(len(obs.state))
             if self.config.latent == "vq":
@@ -243,7 +259,7 @@ class ActAgent:
                 latent = numbers.chunk(2, -1)[0]
             else:
                 latent = F.one_hot(self._codes(numbers).argmax(-1), self.config.vq_size).flatten(1).float()
-            return self.acting["model"](batch.obs, latent).float()  # type: ignore[no-any-return]
+            return self.acting["model"](centre(batch.obs, self.config.augmentation), latent).float()  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Any]:
         return {"networks": self.networks.state_dict(), "optimizers": {"all": self.optimizer.state_dict()}}

@@ -19,6 +19,7 @@ from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
 from lapwing.run.controls import Blind, Hold
 from lapwing.run.device import pick_device
 from lapwing.run.evaluate import Actor, Evaluation, save_evaluation
+from lapwing.run.execution import Execution
 from lapwing.run.policy import Policy
 from lapwing.run.report import write_report
 from lapwing.run.video import write_video
@@ -45,6 +46,14 @@ class Evaluate:
     """best, last, or the number of a saved step."""
     mode: str | None = None
     """One way to act (LAPO: pi, z0, bc); None: all of them, side by side."""
+    execute: int | None = None
+    """Actions of each chunk to play before the policy is asked again; None: all."""
+    ensemble: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also ask at every step and act on the weighted mean of all predictions for it (temporal ensembling)."""
+    ensemble_coefficient: float = 0.01
+    """Predictions are weighted exp(-coefficient * i); 0 is the plain mean."""
+    ensemble_first: Literal["oldest", "newest"] = "oldest"
+    """Where i counts from: the oldest prediction, as in the original ACT, or the newest."""
     controls: tyro.conf.FlagCreatePairsOff[bool] = False
     """Also run the deployed mode with black images, and holding still."""
     video: Path | None = None
@@ -97,7 +106,11 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     agent, spec, normalizer, _ = load_acting(checkpoint, device)
     _expect_robot(command, spec, world_spec(command.world))
     modes = agent.modes if command.mode is None else (command.mode,)
-    policies: dict[str, Actor] = {mode: Policy(agent, spec, normalizer, mode, device) for mode in modes}
+    played = Execution(steps=command.execute)
+    policies: dict[str, Actor] = {mode: Policy(agent, spec, normalizer, mode, device, played) for mode in modes}
+    if command.ensemble:
+        averaged = Execution(None, True, command.ensemble_coefficient, command.ensemble_first)
+        policies[f"{modes[0]}, ensemble"] = Policy(agent, spec, normalizer, modes[0], device, averaged)
     if command.controls:
         policies |= {"blind": Blind(policies[modes[0]]), "hold": Hold(spec, normalizer)}
     size = spec.cameras[0].height if spec.cameras else 84

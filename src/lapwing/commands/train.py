@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
+from lapwing.agents import act as act_algorithm
+from lapwing.agents import lapo as lapo_algorithm
+from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
-from lapwing.agents.lapo import PRESETS, LapoConfig
+from lapwing.agents.lapo import LapoConfig
 from lapwing.commands.flags import parse
 from lapwing.run.checkpoint import config_from_json, linked_step
 from lapwing.run.directory import read_settings
@@ -20,7 +23,8 @@ from lapwing.run.ranks import read_ranks
 from lapwing.run.report import write_report
 from lapwing.run.train import train
 
-Preset = Literal["product", "documents", "original"]
+LapoPreset = Literal["product", "documents", "original"]
+ActPreset = Literal["product", "original", "cobot-magic"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,23 @@ class TrainLapo:
     """The run directory to make."""
     options: TrainOptions
     config: LapoConfig
-    preset: Preset = "product"
+    preset: LapoPreset = "product"
+    """Where the algorithm's settings start from; flags go on top."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the run at --out, from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class TrainAct:
+    """Train ACT on a recording. A resumed run keeps its settings; only --steps may grow."""
+
+    data: tyro.conf.Positional[Path]
+    """The recording."""
+    out: Path
+    """The run directory to make."""
+    options: TrainOptions
+    config: ActConfig
+    preset: ActPreset = "product"
     """Where the algorithm's settings start from; flags go on top."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run at --out, from its last checkpoint."""
@@ -55,13 +75,12 @@ class TrainBc:
 
 def lapo(args: Sequence[str]) -> int:
     """`lapwing train lapo`"""
-    options, config = _resumed(args, LapoConfig)
-    preset = _glance(args).preset
-    if config is None or preset is not None:
-        config = PRESETS.get(preset or "product", PRESETS["product"])
-    default = TrainLapo(tyro.MISSING, tyro.MISSING, options, config)
-    command = parse(TrainLapo, args, "lapwing train lapo", default)
-    return _train("lapo", command)
+    return _train_preset("lapo", args, TrainLapo, LapoConfig, lapo_algorithm.PRESETS)
+
+
+def act(args: Sequence[str]) -> int:
+    """`lapwing train act`"""
+    return _train_preset("act", args, TrainAct, ActConfig, act_algorithm.PRESETS)
 
 
 def bc(args: Sequence[str]) -> int:
@@ -72,7 +91,18 @@ def bc(args: Sequence[str]) -> int:
     return _train("bc", command)
 
 
-def _train(algorithm: str, command: TrainLapo | TrainBc) -> int:
+def _train_preset(
+    algorithm: str, args: Sequence[str], kind: type[Any], config_kind: type[Any], presets: Mapping[str, Any]
+) -> int:
+    options, config = _resumed(args, config_kind)
+    preset = _glance(args).preset
+    if config is None or preset is not None:
+        config = presets.get(preset or "product", presets["product"])
+    default = kind(tyro.MISSING, tyro.MISSING, options, config)
+    return _train(algorithm, parse(kind, args, f"lapwing train {algorithm}", default))
+
+
+def _train(algorithm: str, command: TrainLapo | TrainAct | TrainBc) -> int:
     run = train(command.data, command.out, algorithm, command.config, command.options, command.resume)
     if not read_ranks().is_first:
         return 0

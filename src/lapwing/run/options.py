@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import tyro
@@ -15,8 +16,11 @@ from lapwing.errors import ConfigError
 class TrainOptions:
     """How to train, whatever the algorithm."""
 
-    steps: int
+    steps: int = 0
     """Gradient steps."""
+    epochs: int = 0
+    """Instead of --steps: epochs as the original ACT counts them, each as many steps as drawing one start from every
+    training episode takes. 2000 epochs of 40 episodes in batches of 8 are 10,000 steps."""
     batch_size: int = 64
     """Samples in a step, over all processes together."""
     seed: int = 0
@@ -27,8 +31,8 @@ class TrainOptions:
     """Steps between the checkpoints that are kept for good."""
     log_every: int = 100
     """Steps averaged into one row of progress.csv."""
-    eval_samples: int = 2048
-    """Held-out samples measured each time, spread evenly."""
+    eval_samples: int | None = None
+    """Held-out samples measured each time, spread evenly; None: all for imitation, 2048 for offline RL."""
     best_metric: str = ""
     """Column of progress.csv whose lowest value makes the checkpoint `best`; empty: the algorithm's own."""
     train_fraction: float = 0.8
@@ -56,7 +60,12 @@ class TrainOptions:
     """CPU threads of one operation; None: PyTorch's choice."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "eval_every", "save_every", "log_every", "eval_samples", "threads"):
+        if bool(self.steps) == bool(self.epochs):
+            raise ConfigError(f"steps is {self.steps} and epochs {self.epochs}, expected one of them; give --steps N")
+        for name in ("steps", "epochs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("batch_size", "eval_every", "save_every", "log_every", "eval_samples", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected at least 1")
@@ -68,6 +77,12 @@ class TrainOptions:
             raise ConfigError(f"image_size is {self.image_size}, expected 8 to 4096 pixels; 84 suits most policies")
         if abs(self.alignment) > 100:
             raise ConfigError(f"alignment is {self.alignment}, expected -100 to 100 steps; 1 or -1 is usual")
+
+    def in_steps(self, episodes: int) -> TrainOptions:
+        """The same with epochs turned into steps, for so many training episodes."""
+        if not self.epochs:
+            return self
+        return replace(self, steps=self.epochs * math.ceil(episodes / self.batch_size), epochs=0)
 
     @property
     def reading(self) -> ReadOptions:

@@ -15,11 +15,12 @@ from lapwing.data.normalize import Normalizer
 from lapwing.episode import Array, Observation
 from lapwing.errors import ConfigError, SpecError
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.run.execution import Execution, make_player
 from lapwing.spec import RobotSpec
 
 
 class Policy:
-    """Acts deterministically. An agent that predicts K actions is asked once, then its chunk is played out.
+    """Acts deterministically. How the chunks of an agent that predicts K actions are used, `execution` says.
 
     Call `reset` where an episode begins. `spec` says what observations must look like, `mode` how the agent acts.
     """
@@ -31,18 +32,18 @@ class Policy:
         normalizer: Normalizer,
         mode: str | None = None,
         device: str | torch.device = "cpu",
+        execution: Execution | None = None,
     ) -> None:
         if mode is not None and mode not in agent.modes:
             raise ConfigError(f"mode {mode!r} does not exist here; choose one of {', '.join(agent.modes)}")
         self.spec = spec
         self.mode = mode or agent.modes[0]
         self._agent, self._normalizer, self._device = agent, normalizer, torch.device(device)
-        self._chunk: Array | None = None
-        self._played = 0
+        self._player = make_player(execution or Execution())
 
     def reset(self) -> None:
-        """Forget the rest of a chunk."""
-        self._chunk = None
+        """Forget what was predicted for the steps ahead."""
+        self._player.reset()
 
     def __call__(self, observation: Observation | Mapping[str, Any], /) -> Array:
         """Physical action float32 [A], or [B, A] for a batch of observations.
@@ -54,14 +55,7 @@ class Policy:
             observation = _from_mapping(observation)
         single = _ndim(observation.state) == 1
         state, images = self._checked(observation, single)
-        if self._chunk is None or self._played == self._chunk.shape[1]:
-            self._chunk, self._played = self._decide(state, images), 0
-        if len(self._chunk) != len(state):
-            raise SpecError(
-                f"observation: batch of {len(state)} amid a chunk for {len(self._chunk)}; call reset() first"
-            )
-        action: Array = self._chunk[:, self._played]
-        self._played += 1
+        action = self._player.next(len(state), lambda: self._decide(state, images))
         return action[0] if single else action
 
     @torch.inference_mode()
@@ -118,11 +112,15 @@ class Policy:
 
 
 def load_policy(
-    run: str | Path, which: Which = "best", mode: str | None = None, device: str | torch.device = "cpu"
+    run: str | Path,
+    which: Which = "best",
+    mode: str | None = None,
+    device: str | torch.device = "cpu",
+    execution: Execution | None = None,
 ) -> Policy:
     """The policy of a run, or of a checkpoint directory; its dataset is not needed. Raises CheckpointError."""
     agent, spec, normalizer, _ = load_acting(find_checkpoint(Path(run), which), device)
-    return Policy(agent, spec, normalizer, mode, device)
+    return Policy(agent, spec, normalizer, mode, device, execution)
 
 
 def _ndim(state: Any) -> int:
