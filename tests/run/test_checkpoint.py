@@ -66,6 +66,22 @@ def test_what_is_saved_is_loaded(run: Path, tmp_path: Path) -> None:
     assert first[0].config == second[0].config
 
 
+def test_a_checkpoint_from_before_scalings_and_augmentations_acts_as_it_did(run: Path) -> None:
+    path = find_checkpoint(run)
+    now = load_acting(path)
+    settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    for name in ("state_scaling", "action_scaling", "augment"):
+        del settings["config"][name]
+    (path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    stats = json.loads((path / "stats.json").read_text(encoding="utf-8"))
+    for part in ("state", "action"):
+        stats[f"{part}_mean"], stats[f"{part}_std"] = stats.pop(f"{part}_offset"), stats.pop(f"{part}_scale")
+    (path / "stats.json").write_text(json.dumps(stats), encoding="utf-8")
+    then = load_acting(path)
+    assert then[0].config == now[0].config
+    assert then[2].to_dict() == now[2].to_dict()
+
+
 def test_acting_weights_are_those_of_the_training_state(run: Path) -> None:
     path = find_checkpoint(run, "last")
     acting, networks = load_acting(path)[0].acting.state_dict(), load_train_state(path)["agent"]["networks"]

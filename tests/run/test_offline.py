@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lapwing.agent import Chunks, Sampling, Transitions
+from lapwing.agent import Chunks, Sampling, Scaling, Transitions
 from lapwing.batch import Batch, Obs
 from lapwing.data.dataset import Dataset
 from lapwing.data.frames import FrameStore
@@ -41,14 +41,19 @@ def make_episode(seed: int, steps: int, terminated: bool = True) -> Episode:
     )
 
 
-def make_dataset(episodes: list[Episode], spec: RobotSpec = SPEC, relative: bool = False) -> Dataset:
+def make_dataset(
+    episodes: list[Episode],
+    spec: RobotSpec = SPEC,
+    relative: bool = False,
+    scaling: Scaling = Scaling(),  # noqa: B008
+) -> Dataset:
     if spec.cameras:  # frames in one piece need no cache on disk
         frames = np.concatenate([episode.images["top"] for episode in episodes])
         parts = np.split(frames, np.cumsum([episode.num_rows for episode in episodes])[:-1])
         episodes = [replace(episode, images={"top": part}) for episode, part in zip(episodes, parts, strict=True)]
     recording = Recording(Path("tiny.hdf5"), "flat", spec, episodes)
     store = FrameStore.open(recording)
-    return Dataset(recording, store, range(len(episodes)), Normalizer.fit(episodes, spec, relative))
+    return Dataset(recording, store, range(len(episodes)), Normalizer.fit(episodes, spec, relative, scaling))
 
 
 @pytest.fixture
@@ -96,6 +101,26 @@ def test_errors_in_physical_units_and_baselines(dataset: Dataset) -> None:
     assert found.errors["hold"].mae == pytest.approx(np.abs(action - held).mean(0), rel=1e-5)
     assert set(found.errors["hold"].mse_by_kind) == {"arm", "gripper"}
     assert found.errors["mean"].mse_by_kind["gripper"] == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_errors_are_the_same_whatever_the_scaling(relative: bool) -> None:
+    episodes = [make_episode(seed, steps) for seed, steps in enumerate((9, 12, 7))]
+    by_scaling = []
+    for kind in ("mean-std", "min-max"):
+        dataset = make_dataset(episodes, relative=relative, scaling=Scaling(kind, kind))
+        sleeper = Reader(dataset.normalizer)
+        mean = torch.from_numpy(dataset.normalizer.encoded_mean)
+        sleeper.act = lambda obs, mode=None, mean=mean: (mean + 0 * obs.state)[:, None]  # type: ignore[method-assign]
+        by_scaling.append(held_out(sleeper, dataset, device=CPU))
+    first, second = by_scaling
+    assert first.errors["mean"].mse == pytest.approx(1, rel=1e-4)
+    for name in ("looks", "mean", "hold"):
+        assert second.errors[name].mse == pytest.approx(first.errors[name].mse, rel=1e-4)
+        assert second.errors[name].mae == pytest.approx(first.errors[name].mae, rel=1e-4)
+    assert first.image_test is not None
+    assert second.image_test is not None
+    assert second.image_test.matched == pytest.approx(first.image_test.matched, rel=1e-4)
 
 
 def test_relative_actions_are_judged_in_physical_units_too() -> None:

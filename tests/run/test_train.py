@@ -55,6 +55,25 @@ def test_a_run_leaves_all_that_it_promises(train_small: Train, algorithm: str) -
     } == split
 
 
+@pytest.mark.parametrize("algorithm", ["lapo", "bc"])
+def test_the_agents_config_chooses_how_its_data_is_scaled(
+    train_small: Train, small_config: Callable[..., Any], algorithm: str
+) -> None:
+    config = small_config(algorithm, state_scaling="mean-std", action_scaling="min-max")
+    plain, ranged = train_small("plain", algorithm), train_small("ranged", algorithm, config=config)
+    mean_std, min_max = (
+        json.loads((run / "checkpoints/last/stats.json").read_text(encoding="utf-8")) for run in (plain, ranged)
+    )
+    assert mean_std["action_offset"] == mean_std["action_mean"]
+    middle = (np.array(min_max["action_low"]) + min_max["action_high"]) / 2
+    np.testing.assert_allclose(min_max["action_offset"], middle, rtol=1e-5)
+    assert min_max["action_scale"] != min_max["action_std"]
+    same = ("state_offset", "state_scale", "action_mean", "action_std", "action_low", "action_high")
+    assert {name: min_max[name] for name in same} == {name: mean_std[name] for name in same}
+    errors = [float(rows(run)[-1]["valid/action_error_mean"]) for run in (plain, ranged)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-4)
+
+
 def test_progress_has_a_row_each_interval_and_measures_when_due(train_small: Train) -> None:
     table = rows(train_small("run", steps=7))
     assert [row["step"] for row in table] == ["2", "3", "4", "6", "7"]
