@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from PIL import Image
 
 from lapwing.episode import Array
 from lapwing.errors import DataError
-from lapwing.robot.bag_scan import BagFrames, is_bag
+from lapwing.robot import ros_messages
+from lapwing.robot.bag_scan import is_bag
 from lapwing.robot.ros_bag import read_bags
 from lapwing.robot.topics import TopicMap, read_topics
 
@@ -266,8 +268,8 @@ def test_messages_received_at_one_time_are_told_apart(tmp_path: Path, topics: Ca
 
 def test_images_are_not_held(tmp_path: Path, topics: Callable[..., TopicMap], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    decode = BagFrames._decode
-    monkeypatch.setattr(BagFrames, "_decode", lambda self, message: decoded.append(1) or decode(self, message))
+    decode = ros_messages.color_image
+    monkeypatch.setattr(ros_messages, "color_image", lambda *given: decoded.append(1) or decode(*given))
     (episode,) = read_bags(script().write(tmp_path / "take.bag"), topics(), progress=False).episodes
     assert not decoded
     for row in range(6):
@@ -336,6 +338,39 @@ def test_a_missing_topic(kind: str, tmp_path: Path, topics: Callable[..., TopicM
 def test_a_topic_of_another_type(tmp_path: Path, topics: Callable[..., TopicMap]) -> None:
     with pytest.raises(DataError, match=r"/leader is sensor_msgs/msg/JointState, expected sensor_msgs/msg/Image or"):
         read_bags(script().write(tmp_path / "take.bag"), topics(('"/wrist"', '"/leader"')), progress=False)
+
+
+def test_a_topic_of_two_types(tmp_path: Path, topics: Callable[..., TopicMap]) -> None:
+    path = tmp_path / "take.bag"
+    store = get_typestore(Stores.ROS1_NOETIC)
+    with Writer1(path) as writer:
+        for topic in ("/front", "/wrist"):
+            writer.add_connection(topic, "sensor_msgs/msg/Image", typestore=store)
+        for topic, kind in (("/follower", "JointState"), ("/leader", "Imu"), ("/leader", "JointState")):
+            connection = writer.add_connection(topic, f"sensor_msgs/msg/{kind}", typestore=store)
+            writer.write(connection, START, b"")
+    with pytest.raises(DataError, match="/leader is sensor_msgs/msg/Imu, expected sensor_msgs/msg/JointState"):
+        read_bags(path, topics(), progress=False)
+
+
+def test_an_empty_topic(tmp_path: Path, topics: Callable[..., TopicMap]) -> None:
+    said = script()
+    kind = said.topics["/wrist"][0][1]
+    path = tmp_path / "take"
+    said.kind = "sqlite3"
+    said.topics["/wrist"] = [(START, kind, said.topics["/wrist"][0][2])]
+    said.write(path)
+    with closing(sqlite3.connect(path / "take.db3")) as database, database:
+        database.execute("DELETE FROM messages WHERE topic_id = (SELECT id FROM topics WHERE name = '/wrist')")
+    with pytest.raises(DataError, match=r"/wrist \(wrist\) has no message"):
+        read_bags(path, topics(), progress=False)
+
+
+def test_without_the_package(tmp_path: Path, topics: Callable[..., TopicMap], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = script().write(tmp_path / "take.bag")
+    monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
+    with pytest.raises(DataError, match=r'need the rosbags package; pip install "lapwing\[ros\]"'):
+        read_bags(path, topics(), progress=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -80,7 +80,9 @@ def scan(path: Path, sources: Sequence[Source]) -> dict[str, Track]:
 
 def _present(path: Path, reader: Any, sources: Sequence[Source]) -> list[Source]:
     """The sources whose topics the bag has, with the types they need."""
-    types = {one.topic: one.msgtype for one in reader.connections}
+    types: dict[str, set[str]] = {}
+    for one in reader.connections:
+        types.setdefault(one.topic, set()).add(one.msgtype)
     filled = {one.topic for one in reader.connections if one.msgcount}
     present = [source for source in sources if not source.optional or source.topic in filled]
     for source in present:
@@ -88,8 +90,8 @@ def _present(path: Path, reader: Any, sources: Sequence[Source]) -> list[Source]
             found = ", ".join(sorted(types)) or "none"
             raise DataError(f"{path}: no topic {source.topic} (stream {source.name}); it has {found}; change the map")
         expected = messages.TYPES[source.kind]
-        if types[source.topic] not in expected:
-            raise DataError(f"{path}: {source.topic} is {types[source.topic]}, expected {' or '.join(expected)}")
+        if odd := types[source.topic].difference(expected):
+            raise DataError(f"{path}: {source.topic} is {min(odd)}, expected {' or '.join(expected)}; change the map")
     return present
 
 
