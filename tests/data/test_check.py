@@ -527,7 +527,7 @@ def write_empty_hdf5(path):
         (write_text, "not an HDF5 file, whatever its name says, expected an HDF5 recording"),
         (truncate, "the HDF5 file is truncated"),
         (remove, "found nothing, expected an HDF5 file; check the path"),
-        (make_folder, "found a folder, expected an HDF5 file; check the path"),
+        (make_folder, "found a folder with nothing in it, expected episode_0.hdf5 and so on; check the path"),
         (write_other_layout, "unknown layout (found actions, observations)"),
         (write_empty_hdf5, "unknown layout (found an empty file)"),
     ],

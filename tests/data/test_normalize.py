@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapwing.agent import Scaling
+from lapwing.data.axes import corresponding_axes
 from lapwing.data.dataset import split_episodes
-from lapwing.data.normalize import RANGE_MARGIN, Normalizer, corresponding_axes
+from lapwing.data.normalize import RANGE_MARGIN, Normalizer
 from lapwing.errors import CheckpointError, ConfigError, DataError
 from lapwing.spec import Axis, RobotSpec, unnamed_axes
 

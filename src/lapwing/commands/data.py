@@ -18,6 +18,7 @@ from lapwing.data import convert as converting
 from lapwing.data import info as summing
 from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.data.formats.hdf5 import ImageLayout
+from lapwing.data.formats.options import Base
 from lapwing.episode import Episode
 from lapwing.errors import ConfigError
 
@@ -97,12 +98,17 @@ def _cut(episode: Episode, steps: int) -> Episode:
 
 @dataclass(frozen=True)
 class Check:
-    """Show what a recording holds and every problem it has. Exit code 0 only when it can be trained on."""
+    """Show what a recording holds and every problem it has. Exit code 0 only when no problem is an error: it can be
+    trained on, by offline RL too if it has rewards."""
 
     path: tyro.conf.Positional[Path]
-    """The recording."""
+    """The recording: a flat file, a folder of ALOHA episodes or one of them, a LeRobot data set."""
     image_layout: ImageLayout = "auto"
     """Order of the axes of images, where the shape does not tell."""
+    base: Base = "auto"
+    """Where a recorded base_action goes, as for training."""
+    skip_damaged: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Judge what is left without the episodes that cannot be read."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON for programs."""
 
@@ -110,9 +116,11 @@ class Check:
 def check(args: Sequence[str]) -> int:
     """`lapwing data check`"""
     command = parse(Check, args, "lapwing data check")
-    result = checking.check(command.path, command.image_layout, progress=not command.json)
+    result = checking.check(
+        command.path, command.image_layout, command.base, command.skip_damaged, progress=not command.json
+    )
     print(json.dumps(result.to_dict(), indent=1) if command.json else checking.format_check(result))
-    return 0 if result.trainable else 2
+    return 0 if result.passes else 2
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lapwing.data.formats.hdf5 import read_array
-from lapwing.data.problems import Problem
-from lapwing.episode import Array
+from lapwing.data.problems import Problem, listed
+from lapwing.episode import Array, Frames
 
 _BLOCK_BYTES = 32 << 20
 _CHUNK_BYTES = 256 << 20
@@ -30,12 +30,44 @@ class FrameFacts:
     same: Array
 
 
+@dataclass(frozen=True)
+class RowNames:
+    """How rows are called: by their number, or by file and number where each episode is a file of its own."""
+
+    labels: Sequence[str] = ()
+    starts: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def first(self, row: int) -> str:
+        return f"first row {row}" if not self.labels else f"first row {row - self._start(row)} of {self._label(row)}"
+
+    def stretch(self, start: int, stop: int) -> str:
+        if not self.labels:
+            return f"rows {start} to {stop - 1}"
+        return f"rows {start - self._start(start)} to {stop - 1 - self._start(start)} of {self._label(start)}"
+
+    def all_of(self, rows: Sequence[int]) -> str:
+        """The files that rows are in, in brackets."""
+        names = list(dict.fromkeys(self._label(row) for row in rows)) if self.labels else []
+        return f" (in {listed(names)})" if len(names) > 1 else ""
+
+    def _start(self, row: int) -> int:
+        return int(self.starts[self._place(row)])
+
+    def _label(self, row: int) -> str:
+        return self.labels[self._place(row)]
+
+    def _place(self, row: int) -> int:
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+
 def check_camera(path: Path, key: str, dataset: h5py.Dataset, state: Array | None, progress: bool) -> list[Problem]:
     """All checks of one camera dataset [N, ...]. state [N, S] tells where the robot moved.
 
     Raises DataError when frames cannot be read.
     """
-    facts = scan_frames(dataset, progress)
+    name = dataset.name.rpartition("/")[2]
+    with tqdm(total=len(dataset), desc=name, unit="frame", delay=1, leave=False, disable=not progress) as bar:
+        facts = scan_frames(dataset, bar)
     problems = check_range(path, key, facts, is_float=dataset.dtype.kind == "f")
     if problems:
         return problems
@@ -43,35 +75,41 @@ def check_camera(path: Path, key: str, dataset: h5py.Dataset, state: Array | Non
     return check_black(path, key, facts, full) or check_frozen(path, key, facts, state)
 
 
-def scan_frames(dataset: h5py.Dataset, progress: bool) -> FrameFacts:
-    """Read a camera dataset once. Memory: one block, and 17 bytes a frame."""
-    low, high = np.zeros(len(dataset)), np.zeros(len(dataset))
-    same = np.zeros(len(dataset), bool)
+def scan_frames(frames: h5py.Dataset | Frames, bar: tqdm) -> FrameFacts:
+    """Read a camera once: a dataset as it is stored, or uint8 frames. Memory: one block, and 17 bytes a frame."""
+    length = frames.shape[0]
+    low, high = np.zeros(length), np.zeros(length)
+    same = np.zeros(length, bool)
     previous: Array | None = None
-    for start, block in _blocks(dataset, progress):
-        frames = block.reshape(len(block), -1)
-        stop = start + len(frames)
-        low[start:stop], high[start:stop] = frames.min(1), frames.max(1)
+    for start, block in _blocks(frames, bar):
+        flat = block.reshape(len(block), -1)
+        stop = start + len(flat)
+        low[start:stop], high[start:stop] = flat.min(1), flat.max(1)
         if previous is not None:
-            same[start] = np.array_equal(previous, frames[0])
-        same[start + 1 : stop] = _repeats(frames)
-        previous = frames[-1].copy()
+            same[start] = np.array_equal(previous, flat[0])
+        same[start + 1 : stop] = _repeats(flat)
+        previous = flat[-1].copy()
     return FrameFacts(low, high, same)
 
 
-def _blocks(dataset: h5py.Dataset, progress: bool) -> Iterator[tuple[int, Array]]:
-    """Runs of whole frames, and whole chunks where the file is chunked: no chunk is unpacked twice."""
-    frame_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+def join_facts(parts: Sequence[FrameFacts]) -> FrameFacts:
+    """The facts of several episodes in order; the first frame of each follows no other."""
+    low, high, same = (np.concatenate([getattr(one, name) for one in parts]) for name in ("low", "high", "same"))
+    return FrameFacts(low, high, same)
+
+
+def _blocks(frames: h5py.Dataset | Frames, bar: tqdm) -> Iterator[tuple[int, Array]]:
+    """Runs of whole frames, and whole chunks where a dataset is chunked: no chunk is unpacked twice."""
+    stored: h5py.Dataset | None = frames if isinstance(frames, h5py.Dataset) else None
+    frame_bytes = (1 if stored is None else stored.dtype.itemsize) * int(np.prod(frames.shape[1:]))
     rows = max(1, _BLOCK_BYTES // frame_bytes)
-    if dataset.chunks and dataset.chunks[0] * frame_bytes <= _CHUNK_BYTES:
-        rows = max(1, rows // dataset.chunks[0]) * dataset.chunks[0]
-    name = dataset.name.rpartition("/")[2]
-    bar = tqdm(total=len(dataset), desc=name, unit="frame", delay=1, leave=False, disable=not progress)
-    with bar:
-        for start in range(0, len(dataset), rows):
-            block = read_array(dataset, slice(start, start + rows))
-            yield start, block
-            bar.update(len(block))
+    if stored is not None and stored.chunks and stored.chunks[0] * frame_bytes <= _CHUNK_BYTES:
+        rows = max(1, rows // stored.chunks[0]) * stored.chunks[0]
+    for start in range(0, frames.shape[0], rows):
+        some = slice(start, min(start + rows, frames.shape[0]))
+        block = frames[some] if stored is None else read_array(stored, some)
+        yield start, block
+        bar.update(len(block))
 
 
 def _repeats(frames: Array) -> Array:
@@ -98,7 +136,7 @@ def check_range(path: Path, key: str, facts: FrameFacts, is_float: bool) -> list
     return []
 
 
-def check_black(path: Path, key: str, facts: FrameFacts, full: float) -> list[Problem]:
+def check_black(path: Path, key: str, facts: FrameFacts, full: float, names: RowNames = RowNames()) -> list[Problem]:
     """Frames without light. `full`: the value of white."""
     black = np.flatnonzero(facts.high * (255 / full) <= BLACK)
     if not len(black):
@@ -106,14 +144,16 @@ def check_black(path: Path, key: str, facts: FrameFacts, full: float) -> list[Pr
     if len(black) == len(facts.high):
         advice = "look at the lens, the cable and the recorder, or leave the camera out of the file"
         return [Problem("error", str(path), key, f"all {len(black)} frames are black", "a picture", advice)]
-    got = f"{len(black)} of {len(facts.high)} frames are black, first row {black[0]}"
+    got = f"{len(black)} of {len(facts.high)} frames are black, {names.first(black[0])}{names.all_of(black.tolist())}"
     return [Problem("warning", str(path), key, got, "a picture in every frame", "drop the episodes they are in")]
 
 
-def check_frozen(path: Path, key: str, facts: FrameFacts, state: Array | None) -> list[Problem]:
-    """One picture for the whole file, or for a long stretch in which the state moves."""
+def check_frozen(
+    path: Path, key: str, facts: FrameFacts, state: Array | None, names: RowNames = RowNames()
+) -> list[Problem]:
+    """One picture for the whole of every episode file, or for a long stretch in which the state moves."""
     frames = len(facts.same)
-    if frames > 1 and facts.same[1:].all():
+    if frames > 1 and np.count_nonzero(facts.same) == frames - max(1, len(names.labels)):
         advice = "the camera hung or its first frame was copied: record again, or leave the camera out of the file"
         return [Problem("error", str(path), key, f"all {frames} frames are the same", "a picture that moves", advice)]
     stretches = [run for run in _runs(facts.same) if run[1] - run[0] >= FROZEN_FRAMES and _moves(state, *run)]
@@ -123,7 +163,7 @@ def check_frozen(path: Path, key: str, facts: FrameFacts, state: Array | None) -
     total = sum(stop - start for start, stop in stretches)
     got = (
         f"the picture stands still while the robot moves: {total} of {frames} frames, "
-        f"the longest stretch rows {start} to {stop - 1}"
+        f"the longest stretch {names.stretch(start, stop)}{names.all_of([run[0] for run in stretches])}"
     )
     return [Problem("warning", str(path), key, got, "a picture that moves", "drop the episodes they are in")]
 

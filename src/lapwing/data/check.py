@@ -1,7 +1,8 @@
 """Is this recording fit for training? The tree of what is there, then every problem at once.
 
 `trainable` asks for the most demanding learner, offline RL: rewards that are missing or all zero are an error.
-Imitation does without rewards, and `imitable` says whether it can train.
+Imitation does without rewards, and `imitable` says whether it can train. The ALOHA layout has no place for rewards:
+there, that none were added is a note and no error (docs/decisions/0011-absent-rewards.md).
 """
 
 from __future__ import annotations
@@ -15,14 +16,20 @@ import h5py
 import numpy as np
 
 from lapwing.data.cameras import check_camera
+from lapwing.data.check_aloha import ACTION as ALOHA_ACTION
+from lapwing.data.check_aloha import check_aloha, file_names
+from lapwing.data.endings import check_cut, check_early, check_twins
 from lapwing.data.formats import read_recording
+from lapwing.data.formats.aloha import is_aloha
 from lapwing.data.formats.flat import is_flat
 from lapwing.data.formats.hdf5 import ImageLayout, open_hdf5
 from lapwing.data.formats.lerobot import ACTION, DAMAGE_ADVICE, STATE, describe_damage, is_lerobot, scan_lerobot
-from lapwing.data.formats.options import ReadOptions
+from lapwing.data.formats.options import Base, ReadOptions
+from lapwing.data.labels import check_grippers, check_lags, describe_lags, measure_lags
 from lapwing.data.numbers import check_episodes, check_finite, check_leader, check_moving, check_rewards
-from lapwing.data.problems import Problem, from_error
+from lapwing.data.problems import Problem, Severity, from_error
 from lapwing.data.structure import Structure, inspect, tree_lines
+from lapwing.data.timing import check_order, check_timing, describe_timing, measure_timing
 from lapwing.episode import Recording
 from lapwing.errors import DataError
 
@@ -38,6 +45,11 @@ class CheckResult:
     trainable: bool
     imitable: bool
 
+    @property
+    def passes(self) -> bool:
+        """Whether no problem is an error: what was recorded can be trained on as it is."""
+        return not _has_errors(self.problems)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
@@ -50,15 +62,25 @@ class CheckResult:
         }
 
 
-def check(path: Path, image_layout: ImageLayout = "auto", progress: bool = True) -> CheckResult:
+def check(
+    path: Path,
+    image_layout: ImageLayout = "auto",
+    base: Base = "auto",
+    skip_damaged: bool = False,
+    progress: bool = True,
+) -> CheckResult:
     """Read all of a recording and report its problems. A file that cannot be read is a problem, not an exception.
 
-    Frames are read block by block: memory does not grow with them. A progress bar shows after a second.
+    base: what becomes of a recorded `base_action`, as in training. skip_damaged: judge what is left without the
+    damaged episodes of a folder, which are then warnings. Frames are read block by block: memory does not grow with
+    them. A progress bar shows after a second.
     """
-    findings = _Findings(path)
+    findings, options = _Findings(path), ReadOptions(image_layout, base, skip_damaged)
     try:
         if is_lerobot(path):
-            _check_lerobot(findings)
+            _check_lerobot(findings, skip_damaged)
+        elif path.is_dir() or is_aloha(path):
+            _check_aloha(findings, options, progress)
         else:
             with open_hdf5(path) as file:
                 _check_hdf5(findings, file, image_layout, progress)
@@ -80,6 +102,8 @@ def format_check(result: CheckResult) -> str:
     counts = f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
     if result.trainable:
         verdict = "✓ trainable"
+    elif result.passes:
+        verdict = "✓ trainable by imitation (ACT, BC), not by offline RL (LAPO) without rewards"
     elif result.imitable:
         verdict = "✗ not trainable by offline RL (LAPO); trainable by imitation (BC)"
     else:
@@ -93,15 +117,16 @@ class _Findings:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tree: list[str] = []
-        self.notes: tuple[str, ...] = ()
+        self.notes: list[str] = []
+        self.has_reward = True
         self.problems: list[Problem] = []
         self.reward_problems: list[Problem] = []
 
     def result(self) -> CheckResult:
         problems = sorted(self.problems + self.reward_problems, key=lambda problem: problem.severity)  # errors first
         imitable = not _has_errors(self.problems)
-        trainable = imitable and not _has_errors(self.reward_problems)
-        return CheckResult(self.path, self.tree, tuple(problems), self.notes, trainable, imitable)
+        trainable = imitable and self.has_reward and not _has_errors(self.reward_problems)
+        return CheckResult(self.path, self.tree, tuple(problems), tuple(self.notes), trainable, imitable)
 
 
 def _has_errors(problems: Sequence[Problem]) -> bool:
@@ -120,8 +145,8 @@ def _check_hdf5(findings: _Findings, file: h5py.File, image_layout: ImageLayout,
         if _has_errors(found.problems):
             return  # the reader would stop at the first of them
     recording = read_recording(path, ReadOptions(image_layout))
-    findings.notes = recording.notes
-    _check_recording(findings, recording)
+    findings.notes += recording.notes
+    _check_recording(findings, recording, "actions", [str(index) for index in range(len(recording.episodes))])
 
 
 def _check_contents(findings: _Findings, found: Structure, progress: bool) -> None:
@@ -139,22 +164,55 @@ def _check_contents(findings: _Findings, found: Structure, progress: bool) -> No
             findings.problems.append(from_error(path, key, error))
 
 
-def _check_recording(findings: _Findings, recording: Recording) -> None:
-    findings.problems += check_episodes(findings.path, "episodes", recording.episodes)
-    findings.problems += check_leader(findings.path, "actions", recording.episodes, recording.spec)
+def _check_recording(findings: _Findings, recording: Recording, action_key: str, labels: Sequence[str]) -> None:
+    """What takes whole episodes, whatever the layout. labels: how each is called."""
+    path, episodes, spec = findings.path, recording.episodes, recording.spec
+    findings.problems += check_episodes(path, "episodes", episodes)
+    findings.problems += check_early(path, "episodes", episodes, labels)
+    findings.problems += check_twins(path, "episodes", episodes, labels)
+    if all(np.isfinite(values).all() for episode in episodes for values in (episode.state, episode.action)):
+        findings.problems += check_cut(path, "episodes", episodes, labels, spec)
+        findings.problems += check_grippers(path, action_key, episodes, spec)
+        lags = measure_lags(episodes, spec)
+        findings.notes += describe_lags(lags)
+        findings.problems += check_leader(path, action_key, episodes, spec) or check_lags(path, action_key, lags)
+    else:
+        findings.problems += check_leader(path, action_key, episodes, spec)
+    findings.problems += check_order(path, episodes, labels)
+    if timing := measure_timing(episodes, labels, spec.rate_hz):
+        findings.notes += describe_timing(timing)
+        findings.problems += check_timing(path, timing)
 
 
-def _check_lerobot(findings: _Findings) -> None:
+def _check_aloha(findings: _Findings, options: ReadOptions, progress: bool) -> None:
+    found = check_aloha(findings.path, options, progress)
+    findings.tree = found.tree
+    findings.problems += found.problems
+    findings.reward_problems += found.reward_problems
+    findings.has_reward = found.has_reward
+    if found.recording is None:
+        return
+    findings.notes += found.recording.notes
+    _check_recording(findings, found.recording, ALOHA_ACTION, file_names(found.recording))
+    if not found.has_reward:
+        findings.notes.append(
+            "no rewards: imitation (ACT, BC) does without; offline RL (LAPO) needs them, "
+            f"lapwing data convert {findings.path} OUT.hdf5 --to flat --reward last-step or LABELS.json writes them"
+        )
+
+
+def _check_lerobot(findings: _Findings, skip_damaged: bool) -> None:
     """Everything but the pictures: videos are opened and their frames counted; conversion decodes them."""
     path = findings.path
     recording, damaged = scan_lerobot(path)
     findings.tree = _lerobot_tree(recording)
-    findings.notes = recording.notes
+    findings.notes += recording.notes
     advice = f"run: lapwing data convert {path} OUT.hdf5 --to flat"
     findings.problems.append(Problem("error", str(path), "layout", "LeRobot", "flat HDF5", advice))
     if damaged:
         expected = f"sound files of all {len(recording.episodes) + len(damaged)} episodes"
-        problem = Problem("error", str(path), "episodes", describe_damage(damaged), expected, DAMAGE_ADVICE)
+        severity: Severity = "warning" if skip_damaged and recording.episodes else "error"
+        problem = Problem(severity, str(path), "episodes", describe_damage(damaged), expected, DAMAGE_ADVICE)
         findings.problems.append(problem)
     if not recording.episodes:
         return
@@ -165,7 +223,8 @@ def _check_lerobot(findings: _Findings) -> None:
         values, names = np.concatenate(parts), [axis.name for axis in axes]
         findings.problems += check_finite(path, key, values, names)
         findings.problems += check_moving(path, key, values, names, learned=key == ACTION)
-    _check_recording(findings, recording)
+    labels = [str(episode.meta["source_episode"]) for episode in recording.episodes]
+    _check_recording(findings, recording, ACTION, labels)
 
 
 def _lerobot_tree(recording: Recording) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lapwing.agent import Normalization, Scaling
+from lapwing.data.axes import corresponding_axes
 from lapwing.episode import Array, Episode
 from lapwing.errors import CheckpointError, ConfigError, DataError
 from lapwing.spec import Axis, RobotSpec
@@ -126,23 +127,6 @@ class Normalizer:
             shapes = {name: array.shape for name, array in arrays.items()}
             raise CheckpointError(f"{where}: lengths do not agree ({shapes}); restore the checkpoint")
         return Normalizer(**arrays)
-
-
-def corresponding_axes(spec: RobotSpec) -> Array:
-    """The state axis that measures what each action axis commands, int64 [A], -1 where there is none.
-
-    Arm axes are matched by name, or by place where state and action have as many axes; so are axes without a kind
-    where state and action have as many. Grippers and bases have none: their commands are no positions to hold.
-    """
-    same_size = spec.state_dim == spec.action_dim
-    place = {axis.name: index for index, axis in enumerate(spec.state)}
-    matched = [
-        place.get(axis.name, index if same_size else -1)
-        if axis.kind == "arm" or (axis.kind == "other" and same_size)
-        else -1
-        for index, axis in enumerate(spec.action)
-    ]
-    return np.array(matched, np.int64)
 
 
 def _reference(state: Array, relative_to: Array) -> Array:

@@ -86,6 +86,8 @@ def check_leader(path: Path, key: str, episodes: Sequence[Episode], spec: RobotS
         if equal and 2 * len(equal) >= len(pairs):
             got = f"equal to {meaning}: {listed(equal)}"
             advice = "the follower's position seems recorded in place of its command; record the commands"
+            if lag == 0:
+                advice += ", or train with --alignment 1: a policy of it stays where it is"
             return [Problem("warning", str(path), key, got, "commands sent to the robot", advice)]
     return []
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lapwing.data.normalize import Normalizer, corresponding_axes
+from lapwing.data.axes import corresponding_axes
+from lapwing.data.normalize import Normalizer
 from lapwing.episode import Array, Observation
 from lapwing.run.evaluate import Actor
 from lapwing.spec import RobotSpec

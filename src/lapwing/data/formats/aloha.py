@@ -59,15 +59,23 @@ def read_aloha(path: Path, options: ReadOptions | None = None) -> Recording:
     `options.skip_damaged` such files are left out, and the recording's notes say which.
     """
     options = options or ReadOptions()
+    recording, damage = scan_aloha(path, options)
+    if recording is None or (damage and not options.skip_damaged):
+        raise _refusal(path, damage)
+    return replace(recording, notes=(*(f"left out: {one}" for one in damage), *recording.notes))
+
+
+def scan_aloha(path: Path, options: ReadOptions) -> tuple[Recording | None, list[str]]:
+    """The episodes that can be read and agree, None where none can, and what is wrong with each of the others."""
     files, damage = _read_all(_paths(path))
     files, strangers = _agreeing(files)
     damage += strangers
-    if damage and (not options.skip_damaged or not files):
-        raise _refusal(path, damage)
-    base, base_notes = _resolve_base(path, files, options.base)
-    notes = [f"left out: {one}" for one in damage] + base_notes + _notes(files)
+    if not files:
+        return None, damage
+    base, notes = _resolve_base(path, files, options.base)
+    notes += _notes(files)
     spec = _with_base(_shared_spec(files, notes), base)
-    return Recording(path, "aloha", spec, tuple(_episode(file, spec, base) for file in files), tuple(notes))
+    return Recording(path, "aloha", spec, tuple(_episode(file, spec, base) for file in files), tuple(notes)), damage
 
 
 def _paths(path: Path) -> list[Path]:
