@@ -17,7 +17,7 @@ from lapwing.run.evaluate import Evaluation, save_evaluation
 from lapwing.run.held_out import ActionError, Calibration, HeldOut, ImageTest
 from lapwing.run.report import write_report
 from lapwing.run.results import read_results
-from lapwing.run.verdict import findings
+from lapwing.run.verdict import alike, findings
 
 VOID = {"meta", "br", "img"}
 
@@ -36,6 +36,10 @@ def make_evaluation(wins: int, episodes: int = 100, filmed: int = 0) -> Evaluati
     )
 
 
+def make_calibration(bias: float, spearman: float = 0.82) -> Calibration:
+    return Calibration(spearman, bias, 0.02, 0.4, (0, 1), (-0.1, 0.9), (0.0, 0.5, 0.8), (0.1, 0.45, 0.85))
+
+
 def make_held_out(**changes: Any) -> HeldOut:
     def error(mse: float) -> ActionError:
         return ActionError(50, mse, {"arm": mse, "gripper": 2 * mse}, (0.01 + mse, 0.02, 0.3))
@@ -47,7 +51,7 @@ def make_held_out(**changes: Any) -> HeldOut:
         "axes": (("elbow $1", "rad", "arm"), ("wrist", "rad", "arm"), ("grip", "open", "gripper")),
         "errors": {"pi": error(0.3), "z0": error(0.25), "hold": error(0.9), "mean": error(1.0)},
         "errors_positive": {"pi": error(0.2), "z0": error(0.15), "hold": error(0.8), "mean": error(float("nan"))},
-        "calibration": Calibration(0.82, -0.04, 0.02, 0.4, (0, 1), (-0.1, 0.9), (0.0, 0.5, 0.8), (0.1, 0.45, 0.85)),
+        "calibration": make_calibration(-0.04),
         "image_test": ImageTest(256, 0.3, 0.45, (0.1, 0.2)),
     }
     return HeldOut(**values | changes)
@@ -184,13 +188,43 @@ def test_no_rollout_recorded(run: Path) -> None:
 def test_other_runs_stand_beside(run: Path, tmp_path: Path) -> None:
     other = fill_run(make_run(tmp_path / "cloned", "bc"), wins=53)
     text, _ = read_page(write_report(run, [other]))
-    assert "clearly more than run cloned (bc) with 53 %, interval 43 to 62 %" in text
-    assert text.count("cloned (bc)") >= 4
+    assert "clearly more than BC, run cloned: 53 %, interval 43 to 62 %" in text
+    assert text.count("BC, run cloned") >= 4
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"data": "other"}))
     fewer, _ = read_page(write_report(run, [other]))
-    assert "cloned (bc)" in fewer
-    assert fewer.count("cloned (bc)") < text.count("cloned (bc)")
+    assert "BC, run cloned" in fewer
+    assert fewer.count("BC, run cloned") < text.count("BC, run cloned")
+
+
+def test_the_head_that_imitates_is_not_taken_for_a_run_that_does(run: Path, tmp_path: Path) -> None:
+    save_evaluation(run, "toy", 5, {"pi": make_evaluation(80), "bc": make_evaluation(60)})
+    other = make_run(tmp_path / "bc", "bc")
+    save_evaluation(other, "toy", 5, {"bc": make_evaluation(50)})
+    text, _ = read_page(write_report(run, [other]))
+    assert "LAPO's bc head" in text
+    assert "BC, separate run" in text
+    own, _ = read_page(write_report(other))
+    assert "bc: imitation (deployed)" in own
+    assert "'s bc head" not in own
+
+
+def test_numbers_to_compare_have_the_same_decimals(run: Path) -> None:
+    assert alike(0.924, 1.026) == ["0.92", "1.03"]
+    assert alike(16.3, 1.0) == ["16.3", "1.0"]
+    assert alike(0.0, 0.0034) == ["0.0000", "0.0034"]
+    assert alike(0.0, 123.4, float("nan")) == ["0", "123", "nan"]
+    text, _ = read_page(write_report(run))
+    assert "0.30 held-out action error (pi) 0.90 the same when holding still" in text
+
+
+@pytest.mark.parametrize(("is_relative", "remedy"), [(False, "train with --relative-actions"), (True, "train longer")])
+def test_what_loses_to_holding_still_has_a_remedy(run: Path, is_relative: bool, remedy: str) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"options": {"relative_actions": is_relative}}))
+    errors = dict.fromkeys(("pi", "hold", "mean"), ActionError(5, 0.9, {}, (1, 1, 1)))
+    (run / "held_out.json").write_text(json.dumps(make_held_out(errors=errors).to_dict()))
+    assert [one for one in findings(read_results(run), []) if "no nearer than" in one.text and remedy in one.text]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +247,9 @@ def test_the_first_finding_weighs_policy_against_data(run: Path, wins: int, tone
             "no nearer than",
         ),
         ({"episodes": 6}, "fair", "only 6 held-out episodes"),
+        ({"calibration": make_calibration(0.26)}, "fair", "26 % of the range of returns: trust their order"),
+        ({"calibration": make_calibration(-0.26, 0.1)}, "bad", "0.26 below them on average, 26 % of the range"),
+        ({"calibration": make_calibration(0.1)}, "good", "lie 0.1 above them on average."),
     ],
 )
 def test_findings_say_what_is_wrong(run: Path, changes: dict[str, Any], tone: str, words: str) -> None:

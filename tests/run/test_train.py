@@ -284,11 +284,12 @@ def train_scripted(train_small: Train, monkeypatch: pytest.MonkeyPatch) -> Calla
 def test_q_outside_the_returns_is_told_each_time_it_happens(
     train_scripted: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_scripted((1.0, 0.0, 0.5, 0.5, 0.0, 0.25))
+    train_scripted((1.0, 0.0, 0.5, 0.5, 0.09, 0.25))
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning: Q left the range" in line]
     assert len(warnings) == 2  # the first step shows the initial weights
     assert "step 3: warning: Q left the range of values for 50% of the samples (-3 to 7; returns " in warnings[0]
     assert "step 6: warning: Q left the range of values for 25% of the samples" in warnings[1]
+    assert warnings[1].endswith("; usual early on, look again if it stays")
 
 
 def test_a_run_that_diverges_stops(train_scripted: Callable[..., Path]) -> None:

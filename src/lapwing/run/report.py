@@ -66,7 +66,8 @@ def write_report(run: Path, compare: Sequence[Path] = ()) -> Path:
 
 def _world_section(run: RunResults, world: WorldResult, others: Sequence[RunResults]) -> str:
     rates = [
-        _rate(_label(mode, index == 0), one, mode in CONTROLS) for index, (mode, one) in enumerate(world.modes.items())
+        _rate(_label(run, mode) + " (deployed)" * (index == 0), one, mode in CONTROLS)
+        for index, (mode, one) in enumerate(world.modes.items())
     ]
     for other in others:
         there = other.world(world.world)
@@ -79,7 +80,7 @@ def _world_section(run: RunResults, world: WorldResult, others: Sequence[RunResu
     head = ["", *(flag.replace("_", " ") for flag in flags), "return", "steps"]
     rows = [
         [
-            _label(mode),
+            _label(run, mode),
             *(f"{percent(one.rate(flag))} ({span(one.interval(flag))})" if flag in one.flags else "" for flag in flags),
             f"{np.mean(one.returns):.3g}",
             f"{np.mean(one.lengths):.1f}",
@@ -96,9 +97,11 @@ def _rate(label: str, one: Evaluation, is_control: bool = False) -> Rate:
     return Rate(label, one.success_rate, one.interval(), f"{one.episodes} episodes", is_control=is_control)
 
 
-def _label(mode: str, deployed: bool = False) -> str:
-    label = f"{mode}: {MEANINGS[mode]}" if mode in ("pi", "z0", "bc") else MEANINGS.get(mode, mode)
-    return f"{label} (deployed)" if deployed else label
+def _label(run: RunResults, mode: str) -> str:
+    """What a mode is called, so that the head of LAPO that imitates is not taken for a policy trained to."""
+    if mode == "bc" and run.algorithm != "bc":
+        return f"{run.algorithm.upper()}'s bc head"
+    return f"{mode}: {MEANINGS[mode]}" if mode in ("pi", "z0", "bc") else MEANINGS.get(mode, mode)
 
 
 def _film(run: RunResults, world: WorldResult) -> str:
@@ -156,7 +159,7 @@ def _actions(run: RunResults, held_out: HeldOut, others: Sequence[RunResults]) -
     if positive:
         lead += " Offline RL is meant to leave bad actions: the error where the advantage is positive tells more."
     picture = error_chart(
-        list(errors), [_short(name) for name in errors], [one.mse for one in errors.values()], advantage
+        list(errors), [_short(run, name) for name in errors], [one.mse for one in errors.values()], advantage
     )
     physical = {name: errors[name].mae for name in (held_out.modes[0], *rivals, *BASELINES)}
     return section(
@@ -175,8 +178,8 @@ def _task(run: RunResults) -> tuple[Any, ...]:
     return run.config.get("data"), *(options.get(name) for name in ("seed", "train_fraction", "relative_actions"))
 
 
-def _short(name: str) -> str:
-    return MEANINGS[name] if name in BASELINES else _label(name)
+def _short(run: RunResults, name: str) -> str:
+    return MEANINGS[name] if name in BASELINES else _label(run, name)
 
 
 def _axis_table(held_out: HeldOut, errors: Mapping[str, ActionError]) -> str:

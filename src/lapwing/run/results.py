@@ -62,7 +62,8 @@ class RunResults:
     @property
     def label(self) -> str:
         """What another run's report calls this one."""
-        return f"run {self.name}" if self.name == self.algorithm else f"run {self.name} ({self.algorithm})"
+        algorithm = self.algorithm.upper()
+        return f"{algorithm}, separate run" if self.name == self.algorithm else f"{algorithm}, run {self.name}"
 
     @property
     def steps(self) -> int:

@@ -28,7 +28,7 @@ from lapwing.run.session import Session, open_session
 
 __all__ = ["TrainOptions", "train"]
 
-_Q_OUTSIDE = 0.01  # share of values outside the range of returns that is worth a warning
+_Q_OUTSIDE = 0.1  # share of values outside the range of returns worth a warning; sound runs pass through 0.07
 
 
 def train(
@@ -146,7 +146,8 @@ class _Loop:
             low, high = self._session.facts.returns
             log.say(
                 f"step {self._session.state.step}: warning: Q left the range of values for {outside:.0%} of the "
-                f"samples ({means['q_min']:.3g} to {means['q_max']:.3g}; returns {low:.3g} to {high:.3g})"
+                f"samples ({means['q_min']:.3g} to {means['q_max']:.3g}; returns {low:.3g} to {high:.3g}); usual early "
+                "on, look again if it stays"
             )
         return f", Q outside {outside:.0%}"
 

@@ -10,7 +10,7 @@ from lapwing.run.page import Finding, Tile, Tone
 from lapwing.run.results import RunResults, WorldResult
 
 RANKS_WELL = 0.5  # a rank correlation of values and returns from here on is called good
-MATTERS = 0.1  # relative differences of errors below this are called small
+MATTERS = 0.1  # relative differences of errors, and a bias relative to the range of returns, below this are small
 
 
 def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
@@ -23,7 +23,7 @@ def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
     if run.held_out is None:
         found.append(Finding("fair", "Not yet judged on held-out episodes."))
     else:
-        found += _off_line(run.held_out)
+        found += _off_line(run, run.held_out)
     return found
 
 
@@ -46,7 +46,7 @@ def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults])
         if there is not None:
             tone, relation = _compare((low, high), there.deployed.interval())
             reached = f"{percent(there.deployed.success_rate)}, interval {span(there.deployed.interval())}"
-            yield Finding(tone, f"That is {relation} {other.label} with {reached}.")
+            yield Finding(tone, f"That is {relation} {other.label}: {reached}.")
 
 
 def _compare(ours: tuple[float, float], theirs: tuple[float, float]) -> tuple[Tone, str]:
@@ -58,8 +58,8 @@ def _compare(ours: tuple[float, float], theirs: tuple[float, float]) -> tuple[To
     return "fair", "not clearly different from"
 
 
-def _off_line(held_out: HeldOut) -> Iterator[Finding]:
-    yield _nearness(held_out)
+def _off_line(run: RunResults, held_out: HeldOut) -> Iterator[Finding]:
+    yield _nearness(held_out, is_relative=run.config.get("options", {}).get("relative_actions", False))
     if held_out.image_test is not None:
         yield _looks(held_out.image_test)
     if held_out.calibration is not None:
@@ -68,13 +68,15 @@ def _off_line(held_out: HeldOut) -> Iterator[Finding]:
         yield Finding("fair", f"Read with care: {held_out.remark}.")
 
 
-def _nearness(held_out: HeldOut) -> Finding:
+def _nearness(held_out: HeldOut, is_relative: bool) -> Finding:
     error = held_out.errors[held_out.modes[0]].mse
     rivals = {name: held_out.errors[name].mse for name in BASELINES}
     best = min(rivals, key=lambda name: rivals[name])
     words = {"hold": "holding still", "mean": "the mean action"}[best]
     if error >= rivals[best]:
-        return Finding("bad", f"Its held-out actions are no nearer than {words} ({error:.3g} to {rivals[best]:.3g}).")
+        remedy = "train longer, or on more recordings" if is_relative else "train with --relative-actions"
+        numbers = " to ".join(alike(error, rivals[best]))
+        return Finding("bad", f"Its held-out actions are no nearer than {words} ({numbers}): {remedy}.")
     saved = 1 - error / rivals[best]
     tone: Tone = "good" if saved > MATTERS else "fair"
     return Finding(tone, f"Its held-out actions have {percent(saved)} less squared error than {words}.")
@@ -93,12 +95,16 @@ def _values(calibration: Calibration) -> Finding:
     if math.isnan(calibration.spearman):
         return Finding("bad", "Its values say nothing: they, or the held-out returns, are all the same.")
     tone: Tone = "good" if calibration.spearman >= RANKS_WELL else "fair" if calibration.spearman > 0.2 else "bad"
-    side = "above" if calibration.bias >= 0 else "below"
-    return Finding(
-        tone,
-        f"Its values rank the held-out returns with a correlation of {calibration.spearman:.2f} "
-        f"and lie {abs(calibration.bias):.2g} {side} them on average.",
+    low, high = calibration.returns
+    share = abs(calibration.bias) / (high - low)  # returns that do not differ have no rank correlation
+    said = (
+        f"Its values rank the held-out returns with a correlation of {calibration.spearman:.2f} and lie "
+        f"{abs(calibration.bias):.2g} {'above' if calibration.bias >= 0 else 'below'} them on average"
     )
+    if share <= MATTERS:
+        return Finding(tone, f"{said}.")
+    doubt = f"{percent(share)} of the range of returns: trust their order, not their size"
+    return Finding("fair" if tone == "good" else tone, f"{said}, {doubt}.")
 
 
 def tiles(run: RunResults) -> list[Tile]:
@@ -112,8 +118,9 @@ def tiles(run: RunResults) -> list[Tile]:
         shown.append(Tile(percent(data[0]), f"success of the data, {data[2]} episodes"))
     if run.held_out is not None:
         deployed = run.held_out.modes[0]
-        shown.append(Tile(f"{run.held_out.errors[deployed].mse:.2g}", f"held-out action error ({deployed})"))
-        shown.append(Tile(f"{run.held_out.errors['hold'].mse:.2g}", "the same when holding still"))
+        error, still = alike(run.held_out.errors[deployed].mse, run.held_out.errors["hold"].mse)
+        shown.append(Tile(error, f"held-out action error ({deployed})"))
+        shown.append(Tile(still, "the same when holding still"))
         if run.held_out.calibration is not None:
             shown.append(Tile(f"{run.held_out.calibration.spearman:.2f}", "rank correlation of value and return"))
     return shown
@@ -127,6 +134,13 @@ def training_effort(run: RunResults) -> str:
         return f"{run.steps:,} steps"
     minutes = float(run.progress["seconds"][1][-1]) / 60
     return f"{run.steps:,} steps in " + (f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h")
+
+
+def alike(*values: float) -> list[str]:
+    """Values to compare, with as many decimals as give the smallest of them two digits."""
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    decimals = max(0, 1 - math.floor(math.log10(min(sizes, default=1.0))))
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 def percent(rate: float) -> str:
