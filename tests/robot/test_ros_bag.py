@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lapwing.cli import main
+from lapwing.data.formats import read_recording
+from lapwing.data.formats.aloha_writer import episode_path, write_aloha_episode
 from lapwing.episode import Array
 from lapwing.errors import DataError
 from lapwing.robot import ros_messages
@@ -479,3 +482,55 @@ def test_the_shipped_map(kind: str, tmp_path: Path) -> None:
     assert (recording.spec.state_dim, recording.spec.action_dim) == (14, 16)
     assert recording.spec.camera_names == ("cam_high", "cam_left_wrist", "cam_right_wrist")
     assert recording.episodes[0].num_steps == 4
+
+
+def test_converts_to_a_flat_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script().write(tmp_path / "take_1.bag")
+    script(rows=4).write(tmp_path / "take_2.bag")
+    out, topics = tmp_path / "flat.hdf5", str(map_file(tmp_path))
+    assert main(["data", "convert", str(tmp_path), str(out), "--topics", topics]) == 0
+    said = capsys.readouterr().out
+    assert "2 bags in step: 10 rows kept, 0 dropped" in said
+    assert "wrist: 10 messages, 10 used, 0 of them again" in said
+    recording = read_recording(out)
+    assert [episode.num_steps for episode in recording.episodes] == [5, 3]
+    np.testing.assert_array_equal(recording.episodes[1].images["wrist"][:], [picture(row, 2) for row in range(3)])
+    np.testing.assert_allclose(recording.episodes[0].action[:, 0], 0.1 * np.arange(5), atol=1e-6)
+    assert recording.episodes[1].meta["bag"] == "take_2.bag"
+    assert [axis.name for axis in recording.spec.state] == ["shoulder", "gripper"]
+
+
+def test_round_trip_through_an_aloha_folder(tmp_path: Path, topics: Callable[..., TopicMap]) -> None:
+    path = script("mcap", depth=True, base=True).write(tmp_path / "take")
+    recording = read_bags(path, topics(), progress=False)
+    folder = tmp_path / "eps"
+    folder.mkdir()
+    write_aloha_episode(episode_path(folder, 0), recording.episodes[0], recording.spec, "cobot-magic")
+    (read,), (episode,) = read_recording(folder).episodes, recording.episodes
+    for name in ("state", "action", "time"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(episode, name))
+    for name, frames in episode.images.items():
+        np.testing.assert_array_equal(read.images[name][:], frames[:])
+    assert set(read.sensors) == set(episode.sensors)
+    for name, readings in episode.sensors.items():
+        np.testing.assert_array_equal(read.sensors[name][:], readings[:])
+    assert read.meta["start_time"] == episode.meta["start_time"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "a ROS bag; say which topics are what: --topics"),
+        (["--topics", "cobot_magic"], "no topic /camera_f/color/image_raw (stream cam_high); it has /follower, /front"),
+        (["--topics", "absent.toml"], "absent.toml: no such map of topics"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = script().write(tmp_path / "take.bag")
+    assert main(["data", "convert", str(path), str(tmp_path / "flat.hdf5"), *flags]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lapwing: error")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert list(tmp_path.iterdir()) == [path]

@@ -19,8 +19,11 @@ from lapwing.data import info as summing
 from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.data.formats.hdf5 import ImageLayout
 from lapwing.data.formats.options import Base
-from lapwing.episode import Episode
+from lapwing.episode import Episode, Recording
 from lapwing.errors import ConfigError
+from lapwing.robot.bag_scan import is_bag
+from lapwing.robot.ros_bag import read_bags
+from lapwing.robot.topics import read_topics
 
 World = Literal["toy", "aloha", "aloha-insertion"]
 
@@ -146,7 +149,7 @@ class Convert:
     """Write a recording of another layout or size as a flat HDF5 file."""
 
     src: tyro.conf.Positional[Path]
-    """A LeRobot v2.1 data set, or a flat file."""
+    """A LeRobot v2.1 data set, a flat file, or with --topics a ROS bag or a folder of bags."""
     out: tyro.conf.Positional[Path]
     """The file to write."""
     to: Literal["flat"] = "flat"
@@ -157,6 +160,8 @@ class Convert:
     """last-step: each episode ends in success, with reward 1, unless the recording says otherwise."""
     skip_damaged: tyro.conf.FlagCreatePairsOff[bool] = False
     """Leave out episodes that cannot be read, and say which."""
+    topics: str | None = None
+    """Of a ROS bag: which topics are what, a TOML file or cobot_magic; see docs/ros-bags.md."""
 
 
 def convert(args: Sequence[str]) -> int:
@@ -164,7 +169,7 @@ def convert(args: Sequence[str]) -> int:
     command = parse(Convert, args, "lapwing data convert")
     print(
         converting.convert(
-            command.src,
+            _source(command),
             command.out,
             size=command.size,
             reward=command.reward,
@@ -172,3 +177,16 @@ def convert(args: Sequence[str]) -> int:
         )
     )
     return 0
+
+
+def _source(command: Convert) -> Path | Recording:
+    """What to convert: ROS bags are read here, where floors meet."""
+    if command.topics is None:
+        if is_bag(command.src):
+            raise ConfigError(
+                f"{command.src}: a ROS bag; say which topics are what: --topics cobot_magic or a TOML file"
+            )
+        return command.src
+    recording = read_bags(command.src, read_topics(command.topics), command.skip_damaged)
+    print("\n".join(recording.notes))
+    return recording

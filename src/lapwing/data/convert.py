@@ -38,7 +38,7 @@ class Conversion:
 
 
 def convert(
-    src: Path,
+    src: Path | Recording,
     dst: Path,
     *,
     size: int | None = None,
@@ -48,6 +48,7 @@ def convert(
 ) -> Conversion:
     """Write `src` as a flat file, which appears at `dst` when all went well.
 
+    src: a path, or a recording that has been opened already: ROS bags, which this floor does not know.
     size: frames become size x size pixels by area, each side scaled by itself; None keeps them.
     reward: "last-step" says that each episode ends in success, unless the recording says otherwise: reward 1 and
     a termination on its last step; "none" makes nothing up.
@@ -55,6 +56,7 @@ def convert(
     """
     _expect_settings(size, reward)
     recording, damaged = _open(src, size)
+    src = recording.path
     if damaged and not skip_damaged:
         raise _refusal(src, damaged)
     if not recording.episodes:
@@ -89,10 +91,10 @@ def _expect_settings(size: int | None, reward: str) -> None:
         raise ConfigError(f"reward: {reward!r}, expected one of {', '.join(get_args(Reward))}")
 
 
-def _open(src: Path, size: int | None) -> tuple[Recording, tuple[Damage, ...]]:
-    if is_lerobot(src):
+def _open(src: Path | Recording, size: int | None) -> tuple[Recording, tuple[Damage, ...]]:
+    if isinstance(src, Path) and is_lerobot(src):
         return scan_lerobot(src, size)
-    recording = read_recording(src)
+    recording = src if isinstance(src, Recording) else read_recording(src)
     return (recording if size is None else _resized(recording, size)), ()
 
 
