@@ -401,3 +401,22 @@ def test_what_exists_is_not_overwritten(lapwing: Lapwing, train: Callable[..., S
     assert "already exists" in error_line(lapwing("data sample", tiny_flat, episodes=1, size=16))
     assert "already exists" in error_line(lapwing("data convert", tiny_flat, tiny_flat))
     assert tiny_flat.read_bytes() == before
+
+
+def test_a_demo_without_enough_to_do_is_one_line(lapwing: Lapwing, tmp_path: Path) -> None:
+    for flags in ({"steps": 0}, {"episodes": 0}, {"demonstrations": 1}, {"seed": -1}):
+        assert "--demonstrations at least 2" in error_line(lapwing("demo", out=tmp_path / "demo", **flags))
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["toy", "aloha"])
+def test_the_demo_runs_to_its_end(tmp_path: Path, world: str) -> None:
+    flags = f"--world {world} --demonstrations 3 --steps 2 --episodes 1 --out {tmp_path / 'demo'}"
+    words = [sys.executable, "-m", "lapwing.cli", "demo", *flags.split()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    if "install a driver" in done.stderr:
+        pytest.skip("no OpenGL here")
+    assert done.returncode == 0, done.stderr
+    assert f"report: {tmp_path}/demo/lapo/report.html" in done.stdout
+    assert (tmp_path / "demo" / "lapo.mp4").stat().st_size > 0

@@ -28,6 +28,7 @@ LAPO = "--discount 0.95 --tau 0.01 --critic-lr 5e-4 --vae-lr 5e-4 --actor-lr 5e-
 class Plan:
     """How the demonstration runs in a world: data, encoder and length."""
 
+    demonstrations: int
     sample: str
     model: str
     steps: int
@@ -35,8 +36,8 @@ class Plan:
 
 
 PLANS = {
-    "toy": Plan("--episodes 1000 --size 64 --seed 12", "--backbone small", 3000, 100),
-    "aloha": Plan("--episodes 60 --size 84 --seed 12", "--backbone small", 2000, 20),
+    "toy": Plan(1000, "--size 64 --seed 12", "--backbone small", 3000, 100),
+    "aloha": Plan(60, "--size 84 --seed 12", "--backbone small", 2000, 20),
 }
 
 
@@ -48,6 +49,8 @@ class Demo:
     """The simulated world."""
     out: Path = Path("demo")
     """Folder for the data and both runs; a free name beside it is taken when it exists."""
+    demonstrations: int | None = None
+    """Episodes to sample; None: the world's own number. One of aloha takes 2 s, mostly to draw."""
     steps: int | None = None
     """Gradient steps of each algorithm; None: the world's own number."""
     seed: int = 0
@@ -60,9 +63,13 @@ def demo(args: Sequence[str]) -> int:
     """`lapwing demo`"""
     command = parse(Demo, args, "lapwing demo")
     plan = PLANS[command.world]
-    steps, episodes = command.steps or plan.steps, command.episodes or plan.episodes
-    if steps < 1 or episodes < 1 or command.seed < 0:
-        raise ConfigError("demo: --steps and --episodes must be at least 1 and --seed at least 0; change them")
+    steps, episodes = _chosen(command.steps, plan.steps), _chosen(command.episodes, plan.episodes)
+    demonstrations = _chosen(command.demonstrations, plan.demonstrations)
+    if steps < 1 or episodes < 1 or demonstrations < 2 or command.seed < 0:
+        raise ConfigError(
+            "demo: --steps and --episodes must be at least 1, --demonstrations at least 2 (one is held out) and --seed "
+            "at least 0; change them"
+        )
     out = _free(command.out)
     data, lapo, bc = out / "data.hdf5", out / "lapo", out / "bc"
     out.mkdir(parents=True)
@@ -70,7 +77,7 @@ def demo(args: Sequence[str]) -> int:
     trained = f"--steps {steps} --seed {command.seed} {plan.model} {COMMON}"
     judged = f"--world {command.world} --episodes {episodes} --seed {EVALUATION_SEED}"
     for line in (
-        f"data sample {_quote(data)} --world {command.world} --quality mixed {plan.sample}",
+        f"data sample {_quote(data)} --world {command.world} --quality mixed --episodes {demonstrations} {plan.sample}",
         f"data check {_quote(data)}",
         f"train lapo {_quote(data)} --out {_quote(lapo)} {trained} {LAPO}",
         f"train bc {_quote(data)} --out {_quote(bc)} {trained} --lr 5e-4",
@@ -83,6 +90,10 @@ def demo(args: Sequence[str]) -> int:
             return code
     print(_landing(lapo, bc, command.world, (time.monotonic() - started) / 60))
     return 0
+
+
+def _chosen(given: int | None, usual: int) -> int:
+    return usual if given is None else given
 
 
 def _free(out: Path) -> Path:
