@@ -36,7 +36,7 @@ class Problem:
 
 def from_error(path: Path, field: str, error: DataError) -> Problem:
     """A reader's error "FILE: got, expected ...; advice" as a problem."""
-    text = str(error).removeprefix(f"{path}: ").removeprefix(f"'{field}' ")
+    text = str(error).removeprefix(f"{path}: ").removeprefix(f"'{field}'").lstrip(": ")
     got, *rest = re.split("[,;] expected ", text, maxsplit=1)
     if rest:
         expected, _, advice = rest[0].partition("; ")
