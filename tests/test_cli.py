@@ -412,7 +412,7 @@ def test_a_demo_without_enough_to_do_is_one_line(lapwing: Lapwing, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("world", ["toy", "aloha"])
 def test_the_demo_runs_to_its_end(tmp_path: Path, world: str) -> None:
-    flags = f"--world {world} --demonstrations 3 --steps 2 --episodes 1 --out {tmp_path / 'demo'}"
+    flags = f"--world {world} --demonstrations 6 --steps 2 --episodes 1 --out {tmp_path / 'demo'}"
     words = [sys.executable, "-m", "lapwing.cli", "demo", *flags.split()]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600)
     if "install a driver" in done.stderr:
