@@ -69,11 +69,11 @@ def _expect_free(path: Path) -> None:
 
 def _write(file: h5py.File, folder: Path, episode: Episode, spec: RobotSpec, dialect: Dialect) -> None:
     file.attrs.update(_ATTRIBUTES[dialect])
+    _make_groups(file, "observations/images/")
     steps = episode.num_steps
     absent = _write_numbers(file, episode, spec, dialect)
     for sensor in spec.sensors:
         _write_rows(file, sensor_key(sensor), _typed(episode.sensors[sensor.name], sensor), steps, sensor.dtype)
-    file.require_group("observations/images")
     if dialect == "mobile-aloha":
         _write_jpeg(file, folder, {name: episode.images[name] for name in spec.camera_names}, steps)
     else:
@@ -95,6 +95,13 @@ def _write(file: h5py.File, folder: Path, episode: Episode, spec: RobotSpec, dia
             "absent": absent,
         }
     )
+
+
+def _make_groups(file: h5py.File, key: str) -> None:
+    """Make the groups of a dataset. Those that h5py makes on the way carry the time: the same episode, other bytes."""
+    group = file
+    for name in key.split("/")[:-1]:
+        group = group[name] if name in group else group.create_group(name)
 
 
 def _write_numbers(file: h5py.File, episode: Episode, spec: RobotSpec, dialect: Dialect) -> list[str]:
@@ -139,12 +146,14 @@ def _write_rows(file: h5py.File, key: str, rows: Frames, steps: int, dtype: str)
     """`observations/KEY` [N, ...], one chunk a row where rows are large, and the row after the last action apart."""
     item = tuple(rows.shape[1:])
     chunks = (1, *item) if len(item) > 1 else None
+    _make_groups(file, f"observations/{key}")
     dataset = file.create_dataset(f"observations/{key}", (steps, *item), dtype, chunks=chunks)
     block = max(1, _BLOCK_BYTES // max(1, int(np.prod(item)) * dataset.dtype.itemsize))
     for start in range(0, steps, block):
         stop = min(start + block, steps)
         dataset[start:stop] = rows[start:stop]
     if rows.shape[0] > steps:
+        _make_groups(file, f"final_observation/{key}")
         file.create_dataset(f"final_observation/{key}", data=np.asarray(rows[steps : steps + 1], dtype))
 
 
@@ -180,6 +189,7 @@ def _write_padded(file: h5py.File, key: str, spool: Any, sizes: Array, steps: in
         if row < steps:
             dataset[row] = np.pad(stored, (0, padded - size))
         else:
+            _make_groups(file, f"final_observation/{key}")
             file.create_dataset(f"final_observation/{key}", data=stored[None])
 
 
