@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -12,6 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
+from lapwing.data.formats import read_recording
+from lapwing.data.formats.aloha_writer import episode_path, write_aloha_episode
 from lapwing.data.formats.flat import FlatWriter, read_flat
 from lapwing.data.frames import FrameStore, resize
 from lapwing.episode import Episode, Recording
@@ -260,3 +263,112 @@ def test_a_cache_that_does_not_fit_is_refused_before_it_is_begun(tiny_flat, tmp_
     with pytest.raises(DataError, match=r"cannot be built \(it takes .* GB, .* GB are free\); free some space"):
         FrameStore.open(read_flat(tiny_flat), 200_000, cache_dir=tmp_path / "cache", progress=False)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+
+
+ALOHA = RobotSpec("r", (Camera("top", 8, 6), Camera("wrist", 4, 4)), unnamed_axes("s", 2), unnamed_axes("a", 2))
+
+
+@pytest.fixture
+def aloha(tmp_path):
+    """A folder of ALOHA episodes of 3, 4 and 5 steps, every other one with the observation after its end."""
+
+    def write(dialect="aloha") -> tuple[Path, dict[str, np.ndarray]]:
+        rng, written = np.random.default_rng(0), []
+        folder = tmp_path / "episodes"
+        folder.mkdir()
+        for number in range(3):
+            steps, rows = 3 + number, 3 + number + number % 2
+            images = {
+                one.name: rng.integers(0, 256, (rows, one.height, one.width, 3), np.uint8) for one in ALOHA.cameras
+            }
+            episode = Episode(images, np.zeros((rows, 2)), np.zeros((steps, 2)), None, True)
+            write_aloha_episode(episode_path(folder, number), episode, ALOHA, dialect)
+            written.append(images)
+        return folder, {name: np.concatenate([images[name] for images in written]) for name in ALOHA.camera_names}
+
+    return write
+
+
+def expect_rows(store: FrameStore, pixels: dict[str, np.ndarray]) -> None:
+    rows = np.random.default_rng(1).permutation(len(pixels["top"]))
+    for name, frames in pixels.items():
+        gathered = store.gather(name, rows)
+        np.testing.assert_array_equal(gathered, frames[rows])
+        assert (gathered.flags.c_contiguous, gathered.flags.writeable) == (True, True)
+
+
+def test_raw_aloha_episodes_are_read_where_they_lie(aloha, tmp_path):
+    folder, pixels = aloha()
+    store = FrameStore.open(read_recording(folder), cache_dir=tmp_path / "cache", progress=False)
+    assert store.row_of_episode.tolist() == [0, 3, 8]
+    assert not (tmp_path / "cache").exists()
+    expect_rows(store, pixels)
+    np.testing.assert_array_equal(store.gather("top", np.array([7])), pixels["top"][7:8])  # after the last action
+    assert store.begin_at(1).row_of_episode.tolist() == [1, 4, 9]
+
+
+def rewrite_frames(path: Path, **storage) -> None:
+    with h5py.File(path, "r+") as file:
+        for key in [f"observations/images/{name}" for name in ALOHA.camera_names]:
+            frames = file[key][:]
+            del file[key]
+            file.create_dataset(key, data=frames, **storage)
+
+
+@pytest.mark.parametrize(
+    ("storage", "cached"), [({}, False), ({"chunks": (2, 2, 2, 3)}, True), ({"compression": "gzip"}, True)]
+)
+def test_how_one_file_stores_its_frames_decides_for_the_folder(aloha, tmp_path, storage, cached):
+    folder, pixels = aloha()
+    rewrite_frames(episode_path(folder, 1), **storage)
+    expect_rows(FrameStore.open(read_recording(folder), cache_dir=tmp_path / "cache", progress=False), pixels)
+    assert (tmp_path / "cache").exists() == cached
+
+
+def test_jpeg_episodes_go_through_a_cache(aloha, tmp_path):
+    folder, _ = aloha("mobile-aloha")
+    recording = read_recording(folder)
+    decoded = {
+        name: np.concatenate([episode.images[name][:] for episode in recording.episodes]) for name in ALOHA.camera_names
+    }
+    expect_rows(FrameStore.open(recording, cache_dir=tmp_path / "cache", progress=False), decoded)
+    assert sorted(path.name for path in (tmp_path / "cache").glob("*/*")) == ["top.npy", "wrist.npy"]
+
+
+def test_only_the_camera_of_another_size_is_cached_from_a_folder(aloha, tmp_path):
+    folder, pixels = aloha()
+    store = FrameStore.open(read_recording(folder), 4, tmp_path / "cache", progress=False)
+    assert [path.name for path in (tmp_path / "cache").glob("*/*")] == ["top.npy"]
+    expect_rows(store, {"top": resize(pixels["top"], 4, 4), "wrist": pixels["wrist"]})
+
+
+def test_a_file_cut_short_after_it_was_opened_is_named(aloha):
+    folder, _ = aloha()
+    store = FrameStore.open(read_recording(folder), progress=False)
+    path = episode_path(folder, 1)
+    path.write_bytes(path.read_bytes()[:1000])
+    store.gather("top", np.array([0, 9]))
+    with pytest.raises(DataError, match=r"episode_1.hdf5: frames cannot be read \(it ends early\); copy or record"):
+        store.gather("top", np.arange(12))
+    path.unlink()
+    with pytest.raises(DataError, match=r"episode_1.hdf5: frames cannot be read \(.*No such file"):
+        store.gather("top", np.arange(12))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_frames_of_a_folder_stay_in_their_files(tmp_path):
+    spec = RobotSpec("r", (Camera("top", 96, 96),), unnamed_axes("s", 1), unnamed_axes("a", 1))
+    for number in range(6):  # 25 MB
+        frames = np.broadcast_to(np.arange(150, dtype=np.uint8)[:, None, None, None], (150, 96, 96, 3))
+        episode = Episode({"top": frames}, np.zeros((150, 1)), np.zeros((150, 1)), None, True)
+        write_aloha_episode(episode_path(tmp_path, number), episode, spec)
+    store = FrameStore.open(read_recording(tmp_path), progress=False)
+    handles, before = len(os.listdir("/proc/self/fd")), resident_bytes()
+    for rows in np.random.default_rng(0).permutation(900).reshape(-1, 20):
+        assert store.gather("top", rows)[:, 0, 0, 0].tolist() == (rows % 150).tolist()
+    assert resident_bytes() - before < 8 << 20
+    assert len(os.listdir("/proc/self/fd")) == handles
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

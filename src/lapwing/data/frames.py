@@ -1,4 +1,4 @@
-"""Frames by row number, uint8, out of memory maps: the recording's own bytes, or a packed cache of them."""
+"""Frames by row number, uint8, out of the recording's own bytes, mapped or read, or out of a packed cache of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from lapwing.data.formats.in_place import InPlace, join
 from lapwing.episode import Array, Recording
 from lapwing.errors import DataError
 from lapwing.spec import Camera
@@ -33,7 +34,9 @@ class FrameStore:
     and processes share them.
     """
 
-    def __init__(self, cameras: tuple[Camera, ...], arrays: Mapping[str, Array], row_of_episode: Array) -> None:
+    def __init__(
+        self, cameras: tuple[Camera, ...], arrays: Mapping[str, Array | InPlace], row_of_episode: Array
+    ) -> None:
         self.cameras = cameras
         self.row_of_episode = row_of_episode
         self._arrays = arrays
@@ -42,7 +45,7 @@ class FrameStore:
     def open(
         recording: Recording, size: int | None = None, cache_dir: Path | None = None, progress: bool = True
     ) -> FrameStore:
-        """Map the frames where they lie if they are uint8, in one piece and size x size; else build a cache once.
+        """Use the frames where they lie if they are uint8, plain bytes and size x size; else build a cache once.
 
         size: pixels, None for the recorded size. cache_dir: by default lapwing/frames in the user's cache folder.
         Raises DataError when the cache cannot be written.
@@ -51,7 +54,7 @@ class FrameStore:
             camera if size is None else Camera(camera.name, size, size) for camera in recording.spec.cameras
         )
         lengths = np.array([episode.num_rows for episode in recording.episodes], np.int64)
-        arrays = {camera: _mapped(recording, camera) for camera in cameras}
+        arrays = {camera: _where_they_lie(recording, camera) for camera in cameras}
         missing = [camera for camera in cameras if arrays[camera] is None]
         if missing:
             arrays.update(_cached(recording, missing, cache_dir or _default_cache(), progress))
@@ -65,6 +68,8 @@ class FrameStore:
     def gather(self, camera: str, rows: Array) -> Array:
         """Copy rows (int64 [B]) of one camera: uint8 [B, H, W, 3], contiguous."""
         frames = self._arrays[camera]
+        if isinstance(frames, InPlace):
+            return frames[rows]
         if frames.flags.c_contiguous:
             return frames.take(rows, axis=0)
         pixels = np.empty((len(rows), *frames.shape[1:]), np.uint8)
@@ -72,6 +77,11 @@ class FrameStore:
             for channel in range(3):  # three times as fast as pixel by pixel, in a piece that fits the cache
                 pixels[place, ..., channel] = frames[row, ..., channel]
         return pixels
+
+
+def _where_they_lie(recording: Recording, camera: Camera) -> Array | InPlace | None:
+    mapped = _mapped(recording, camera)
+    return _in_files(recording, camera) if mapped is None else mapped
 
 
 def _mapped(recording: Recording, camera: Camera) -> Array | None:
@@ -91,6 +101,14 @@ def _mapped(recording: Recording, camera: Camera) -> Array | None:
             return None
         address += len(array) * first.strides[0]
     return as_strided(first, (sum(map(len, arrays)), *first.shape[1:]), writeable=False)
+
+
+def _in_files(recording: Recording, camera: Camera) -> InPlace | None:
+    """One camera's frames as plain bytes of one file or many, or None if some are not that."""
+    parts = [episode.images[camera.name] for episode in recording.episodes]
+    plain = [part for part in parts if isinstance(part, InPlace) and part.dtype == np.uint8]
+    item = (camera.height, camera.width, 3)
+    return join(plain) if len(plain) == len(parts) and all(part.item == item for part in plain) else None
 
 
 def resize(frames: Array, height: int, width: int) -> Array:
