@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from matplotlib import image
 
 from lapwing.cli import main
 from lapwing.data.formats.flat_writer import FlatWriter
@@ -28,3 +29,12 @@ def test_act_runs_an_episode_to_its_end(toy_run: Path) -> None:
     example = runpy.run_path(str(EXAMPLES / "act.py"))
 
     assert example["main"](str(toy_run)) in (0.0, 1.0)
+
+
+def test_augmentation_draws_its_picture(tmp_path: Path) -> None:
+    example = runpy.run_path(str(EXAMPLES / "augmentation.py"))
+
+    example["main"](str(tmp_path / "views.png"), size=32)
+    picture = image.imread(tmp_path / "views.png")[..., :3]
+    assert picture.shape[0] > 500
+    assert picture.std() > 0.1

@@ -1,7 +1,7 @@
 """What is done to images in training so that a policy does not learn them by heart.
 
 `random_shift` is the augmentation of DrQ (Yarats et al. 2021). `augment` is that of act-plus-plus (crop, rotation,
-colour jitter), a whole batch at a time; `centre` is its counterpart when acting.
+colour jitter), a whole batch at a time; `centre` is its counterpart when acting (docs/augmentation.md).
 """
 
 from __future__ import annotations
