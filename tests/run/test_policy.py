@@ -14,6 +14,7 @@ import torch
 import lapwing
 from lapwing.batch import Obs
 from lapwing.data.formats import read_recording
+from lapwing.data.frames import FrameStore
 from lapwing.episode import Observation, Recording
 from lapwing.errors import CheckpointError, ConfigError, SpecError
 from lapwing.run.checkpoint import find_checkpoint, load_acting
@@ -94,6 +95,33 @@ def test_the_order_of_the_cameras_does_not_matter(run: Path, observation: Observ
     np.testing.assert_array_equal(policy(observation), policy(swapped))
 
 
+class Seer:
+    """Remembers what it was shown."""
+
+    modes = ("see",)
+
+    def act(self, obs: Obs, mode: str | None = None) -> torch.Tensor:
+        self.seen = {name: frames.numpy() for name, frames in obs.images.items()}
+        return torch.zeros(len(obs.state), 1, 3)
+
+
+@pytest.mark.parametrize("size", [5, 11])
+def test_frames_of_the_recorded_size_are_resized_as_for_training(
+    run: Path, recording: Recording, tmp_path: Path, size: int
+) -> None:
+    _, spec, normalizer, _ = load_acting(find_checkpoint(run))
+    store = FrameStore.open(recording, size, tmp_path / "cache", progress=False)
+    seer = Seer()
+    policy = Policy(seer, replace(spec, cameras=store.cameras), normalizer)
+    rows = store.row_of_episode[3] + np.arange(3)
+    for seen_rows, stored_rows in ((slice(0, 3), rows), (1, rows[1:2])):
+        policy.reset()
+        policy(observe(recording, seen_rows))
+        for name, frames in seer.seen.items():
+            assert frames.shape[1:] == (size, size, 3)
+            np.testing.assert_array_equal(frames, store.gather(name, stored_rows))
+
+
 class Counter:
     """Predicts chunks of three that say how often it was asked, and which action of the chunk it is."""
 
@@ -145,8 +173,9 @@ def test_another_batch_size_amid_a_chunk_is_refused(counting: Policy, recording:
         ({"left": None}, "images: cameras global, right, expected left, right, global"),
         ({"wrist": np.zeros((8, 6, 3), np.uint8)}, "images: cameras global, left, right, wrist, expected left"),
         ({"left": np.zeros((8, 6, 3), np.float32)}, "camera 'left' is float32, expected uint8 RGB"),
-        ({"right": np.zeros((6, 8, 3), np.uint8)}, r"camera 'right' has shape \[6, 8, 3\], expected 8 x 6 x 3"),
-        ({"right": np.zeros((3, 8, 6), np.uint8)}, r"camera 'right' has shape \[3, 8, 6\], expected 8 x 6 x 3"),
+        ({"right": np.zeros((8, 6), np.uint8)}, r"camera 'right' has shape \[8, 6\], expected 8 x 6 x 3"),
+        ({"right": np.zeros((3, 8, 6), np.uint8)}, r"camera 'right' has shape \[3, 8, 6\], expected 8 x 6 x 3, or an"),
+        ({"right": np.zeros((8, 0, 3), np.uint8)}, r"camera 'right' has shape \[8, 0, 3\]"),
         ({"right": np.zeros((2, 8, 6, 3), np.uint8)}, r"camera 'right' has shape \[2, 8, 6, 3\]"),
     ],
 )

@@ -11,12 +11,13 @@ import torch
 
 from lapwing.agent import Agent
 from lapwing.batch import Obs
+from lapwing.data.frames import resize
 from lapwing.data.normalize import Normalizer
 from lapwing.episode import Array, Observation
 from lapwing.errors import ConfigError, SpecError
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
 from lapwing.run.execution import Execution, make_player
-from lapwing.spec import RobotSpec
+from lapwing.spec import Camera, RobotSpec
 
 
 class Policy:
@@ -48,8 +49,9 @@ class Policy:
     def __call__(self, observation: Observation | Mapping[str, Any], /) -> Array:
         """Physical action float32 [A], or [B, A] for a batch of observations.
 
-        A mapping has "images" (camera -> uint8 [H, W, 3]) and "state" [S]. Raises SpecError naming what does not
-        fit the spec.
+        A mapping has "images" (camera -> uint8 [H, W, 3]) and "state" [S]. Frames of another size than the policy was
+        trained at are resized exactly as for training with --image-size, each side scaled by itself: let the camera
+        show what it showed in the recording. Raises SpecError naming what does not fit the spec.
         """
         if not isinstance(observation, Observation):
             observation = _from_mapping(observation)
@@ -96,15 +98,7 @@ class Policy:
         images = {}
         for camera in self.spec.cameras:
             frames = np.asarray(observation.images[camera.name])
-            frames = frames[None] if single else frames
-            if frames.dtype != np.uint8:
-                raise SpecError(f"images: camera {camera.name!r} is {frames.dtype}, expected uint8 RGB in 0..255")
-            if frames.shape != (len(state), camera.height, camera.width, 3):
-                raise SpecError(
-                    f"images: camera {camera.name!r} has shape {list(frames.shape[1 if single else 0 :])}, expected "
-                    f"{'' if single else f'{len(state)} x '}{camera.height} x {camera.width} x 3"
-                )
-            images[camera.name] = np.ascontiguousarray(frames)
+            images[camera.name] = _fitted(camera, frames[None] if single else frames, len(state), single)
         return state, images
 
     def _robot(self) -> str:
@@ -121,6 +115,18 @@ def load_policy(
     """The policy of a run, or of a checkpoint directory; its dataset is not needed. Raises CheckpointError."""
     agent, spec, normalizer, _ = load_acting(find_checkpoint(Path(run), which), device)
     return Policy(agent, spec, normalizer, mode, device, execution)
+
+
+def _fitted(camera: Camera, frames: Array, batch: int, single: bool) -> Array:
+    """Frames [B, any size, 3] at the camera's size, contiguous."""
+    if frames.dtype != np.uint8:
+        raise SpecError(f"images: camera {camera.name!r} is {frames.dtype}, expected uint8 RGB in 0..255")
+    if frames.ndim != 4 or len(frames) != batch or frames.shape[3] != 3 or 0 in frames.shape:
+        raise SpecError(
+            f"images: camera {camera.name!r} has shape {list(frames.shape[1 if single else 0 :])}, expected "
+            f"{'' if single else f'{batch} x '}{camera.height} x {camera.width} x 3, or another height and width"
+        )
+    return np.ascontiguousarray(resize(frames, camera.height, camera.width))
 
 
 def _ndim(state: Any) -> int:
