@@ -39,6 +39,6 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		rm -rf $(VENV); \
 		echo "cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "setting up $(VENV), once: about 5 GB to download, PyTorch most of it"
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,sim,lerobot]'
+	@echo "setting up $(VENV), once: about 5 GB to download, most of it PyTorch with CUDA (for the CPU build see README.md)"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,sim,lerobot]'
 	@touch $@
