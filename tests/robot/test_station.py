@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -315,3 +317,44 @@ def test_a_driver_that_fails_under_the_watchdog_is_heard_in_the_next_step(
         spies["left"].broken = ""
         station.reset(1)
         assert not station.step(GOAL)[3]
+
+
+def test_a_policy_that_thinks_too_long_is_refused_for_that_tick(station: Station, clock: ManualClock) -> None:
+    station.reset(0)
+    station.step(GOAL)
+    clock.sleep(0.085)
+    assert not station.step(GOAL)[3]
+    assert station.refused is not None
+    assert station.refused.startswith("decided on an observation 0.1")
+    assert not station.step(GOAL)[3]
+
+
+class Bus:
+    """Motors that are where they were sent; reading takes its time."""
+
+    def __init__(self, position: list[float]) -> None:
+        self.position = position
+
+    def read(self) -> list[float]:
+        time.sleep(0.002)
+        return self.position
+
+    def write(self, position: list[float]) -> None:
+        self.position = position
+
+
+def test_the_example_of_the_documents_runs(robot_file: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "robot.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    text = robot_file.read_text().replace('"velocity", "effort"', "")
+    for key, patient in {"max_skew_ms": 200, "patience_ms": 2000, "max_age_ms": 5000, "watchdog_ms": 5000}.items():
+        text = re.sub(rf"{key} = \d+", f"{key} = {patient}", text)  # on a machine that does other things as well
+    robot_file.write_text(text)
+    arms = {name: names["BusArm"](Bus([0.2, 0.5]), Bus([0.3, 0.6])) for name in ("left", "right")}
+    arms["base"] = names["BusArm"](Bus([0.0, 0.0]), Bus([0.0, 0.0]))
+    camera = SimpleNamespace(read=lambda: (time.monotonic(), np.zeros((4, 6, 3), np.uint8)))
+    observation, info = names["teleoperate"](str(robot_file), arms, {"front": camera, "wrist": camera}, 25)
+    assert info == {}
+    np.testing.assert_allclose(observation.state, [0.3, 0.6, 0.3, 0.6], atol=1e-6)
