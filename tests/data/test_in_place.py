@@ -57,6 +57,17 @@ def test_rows_never_written_are_left_to_hdf5(tmp_path):
         assert (in_place(empty), in_place(partly)) == (None, None)
 
 
+def test_a_damaged_index_of_the_rows_is_an_error(tmp_path):
+    path = tmp_path / "d.hdf5"
+    store(path, numbers(4), chunks=(1, 3, 2))
+    data = bytearray(path.read_bytes())
+    tree = data.index(b"TREE\x01")  # of chunks: 24 bytes of head, then keys of 40 bytes and addresses of 8 in turn
+    data[tree + 24 + 48 + 8] = 77  # the row that the second key stands for
+    path.write_bytes(data)
+    with h5py.File(path) as file, pytest.raises(DataError, match=r"d.hdf5: 'rows' has rows whose place is not known"):
+        in_place(file["rows"])
+
+
 @settings(deadline=None, max_examples=20)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5), at_once=st.integers(1, 4), data=st.data())
 def test_rows_of_many_files_are_one_sequence(tmp_path_factory, lengths, at_once, data):

@@ -11,18 +11,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lapwing.data.formats.aloha_images import camera_images, depth_images, stored_rows
+from lapwing.data.formats.aloha_images import camera_images
+from lapwing.data.formats.aloha_sensors import DEPTH_GROUPS, declared_sensors, found_sensors, sensor_specs
 from lapwing.data.formats.aloha_source import EpisodeSource
 from lapwing.data.formats.hdf5 import float32, open_sound_hdf5, read_array
 from lapwing.episode import Array, Frames
 from lapwing.errors import DataError, SpecError
-from lapwing.spec import Axis, Camera, RobotSpec, Sensor, unnamed_axes
+from lapwing.spec import Axis, Camera, RobotSpec, unnamed_axes
 
 BASE_AXES = (Axis("base_linear", "m/s", "base"), Axis("base_angular", "rad/s", "base"))
-DEPTH_GROUPS = ("images_depth", "depths")  # cobot_magic's, and its older variant's
-
 _JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
-_UNITS = {"velocity": "rad/s", "base_velocity": "m/s, rad/s"}
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,11 @@ def _read(source: EpisodeSource) -> AlohaFile:
     name, rate_hz = _dialect(source)
     spec = None if declared is None else _declared_spec(source, declared)
     if spec is None:
-        sensors = _found_sensors(source, base_action)
+        sensors = found_sensors(source, base_action)
         axes = _arms("state", state.shape[1], name), _arms("action", action.shape[1], name)
-        spec = RobotSpec(name, _cameras(images), *axes, rate_hz, _sensor_specs(sensors))
+        spec = RobotSpec(name, _cameras(images), *axes, rate_hz, sensor_specs(sensors))
     else:
-        sensors = _declared_sensors(source, spec)
+        sensors = declared_sensors(source, spec)
         images = _declared_images(source, spec, images)
         _expect_axes(source.path, "state", spec.state, state.shape[1])
         _expect_axes(source.path, "action", spec.action, action.shape[1])
@@ -196,69 +194,6 @@ def _arms(prefix: str, count: int, dialect: str) -> tuple[Axis, ...]:
             Axis(f"{side}_gripper", gripper_unit, "gripper"),
         )
     )
-
-
-def _found_sensors(source: EpisodeSource, base_action: Array | None) -> dict[str, Frames]:
-    sensors: dict[str, Frames] = {}
-    for name, key in (("velocity", "qvel"), ("effort", "effort")):
-        if source.find(f"observations/{key}") is not None:
-            sensors[name] = source.observed_vectors(key)
-    if base_action is not None and not source.observes_end:
-        sensors["base_velocity"] = base_action
-    for group in DEPTH_GROUPS:
-        for camera in source.names(group):
-            depth = depth_images(*source.observed(f"{group}/{camera}"))
-            if depth is not None:
-                sensors[f"depth_{camera}"] = depth
-    return sensors
-
-
-def _sensor_specs(sensors: Mapping[str, Any]) -> tuple[Sensor, ...]:
-    return tuple(
-        Sensor(
-            name,
-            tuple(values.shape[1:]),
-            "mm" if values.dtype == np.uint16 else _UNITS.get(name, ""),
-            str(values.dtype),
-        )
-        for name, values in sensors.items()
-    )
-
-
-def sensor_key(sensor: Sensor) -> str:
-    """Where in `observations` a sensor is stored: where the ALOHA dialects have one like it, else in `sensors`."""
-    if sensor.name in ("velocity", "effort") and len(sensor.shape) == 1:
-        return {"velocity": "qvel", "effort": "effort"}[sensor.name]
-    prefix, _, camera = sensor.name.partition("_")
-    if prefix == "depth" and storable(camera) and len(sensor.shape) == 2 and sensor.dtype == "uint16":
-        return f"images_depth/{camera}"
-    return f"sensors/{sensor.name}"
-
-
-def storable(name: str) -> bool:
-    """Whether HDF5 can store a name as it is."""
-    if name in ("", ".") or set("/\0") & set(name):
-        return False
-    try:
-        return bool(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
-
-
-def _declared_sensors(source: EpisodeSource, spec: RobotSpec) -> dict[str, Frames]:
-    return {sensor.name: _readings(source, sensor) for sensor in spec.sensors}
-
-
-def _readings(source: EpisodeSource, sensor: Sensor) -> Frames:
-    """Large readings stay in the file, small ones come into memory."""
-    dataset, last = source.observed(sensor_key(sensor))
-    if dataset.shape[1:] != sensor.shape:
-        raise DataError(
-            f"{source.path}: '{dataset.name[1:]}' has readings of shape {dataset.shape[1:]}, expected {sensor.shape} "
-            "as attribute 'lapwing' says; record it again or delete the attribute"
-        )
-    rows = stored_rows(dataset, last)
-    return rows if len(sensor.shape) > 1 else rows[:].astype(sensor.dtype)
 
 
 def _time(source: EpisodeSource) -> Array | None:

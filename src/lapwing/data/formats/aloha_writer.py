@@ -13,8 +13,9 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from lapwing.data.formats.aloha_file import has_base, sensor_key, storable
+from lapwing.data.formats.aloha_file import has_base
 from lapwing.data.formats.aloha_images import encode_jpeg
+from lapwing.data.formats.aloha_sensors import sensor_key, storable
 from lapwing.episode import Array, Episode, Frames
 from lapwing.errors import DataError
 from lapwing.spec import RobotSpec, Sensor

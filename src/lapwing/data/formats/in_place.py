@@ -80,17 +80,25 @@ def join(parts: Sequence[InPlace]) -> InPlace:
 def in_place(*datasets: h5py.Dataset) -> InPlace | None:
     """The rows of datasets of one file, one dataset after the other; None if some cannot be read as plain bytes.
 
-    Raises DataError when rows lie beyond the file's end.
+    Raises DataError when the file does not hold all rows.
     """
+    first = datasets[0]
+    if {(one.shape[1:], one.dtype) for one in datasets} != {(first.shape[1:], first.dtype)}:
+        return None
     parts = [_row_offsets(dataset) for dataset in datasets]
     known = [offsets for offsets in parts if offsets is not None]
-    first = datasets[0]
-    if len(known) < len(parts) or {(one.shape[1:], one.dtype) for one in datasets} != {(first.shape[1:], first.dtype)}:
+    if len(known) < len(parts):
         return None
-    path, offsets = Path(first.file.filename), np.concatenate(known)
-    if offsets.size and offsets.max() + _row_bytes(first) > path.stat().st_size:
-        raise DataError(f"{path}: '{first.name[1:]}' reaches beyond the file's end; the file is damaged, copy it again")
-    return InPlace((path.absolute(),), np.zeros(len(offsets), np.int64), offsets, first.shape[1:], first.dtype)
+    path, offsets = Path(first.file.filename).absolute(), [offset for part in known for offset in part]
+    if offsets and max(offsets) + _row_bytes(first) > path.stat().st_size:
+        raise _damaged(first, "reaches beyond the file's end")
+    places = np.array(offsets, np.int64)
+    return InPlace((path,), np.zeros_like(places), places, first.shape[1:], first.dtype)
+
+
+def _damaged(dataset: h5py.Dataset, why: str) -> DataError:
+    path, key = dataset.file.filename, dataset.name[1:]
+    return DataError(f"{path}: '{key}' {why}; the file is damaged, copy or record it again")
 
 
 def _row_bytes(dataset: h5py.Dataset) -> int:
@@ -98,20 +106,26 @@ def _row_bytes(dataset: h5py.Dataset) -> int:
     return size
 
 
-def _row_offsets(dataset: h5py.Dataset) -> Array | None:
+def _row_offsets(dataset: h5py.Dataset) -> Sequence[int] | None:
     if dataset.external or dataset.dtype.kind not in "uif" or dataset.file.userblock_size:
         return None
-    rows = len(dataset)
     if dataset.chunks is None:
-        start = dataset.id.get_offset()
-        return None if start is None else start + _row_bytes(dataset) * np.arange(rows, dtype=np.int64)
+        start, size = dataset.id.get_offset(), _row_bytes(dataset)
+        return None if start is None else [start + row * size for row in range(len(dataset))]
     plain = dataset.id.get_create_plist().get_nfilters() == 0 and dataset.chunks == (1, *dataset.shape[1:])
-    if not plain or dataset.id.get_num_chunks() != rows:  # a chunk never written has no place
+    return _chunk_offsets(dataset) if plain else None
+
+
+def _chunk_offsets(dataset: h5py.Dataset) -> Sequence[int] | None:
+    """Where each row's chunk begins; None where a chunk was never written, for it has no place."""
+    if dataset.id.get_num_chunks() != len(dataset):
         return None
-    offsets = np.zeros(rows, np.int64)
+    offsets: dict[int, int] = {}
 
     def note(chunk: Any) -> None:
         offsets[chunk.chunk_offset[0]] = chunk.byte_offset
 
     dataset.id.chunk_iter(note)
-    return offsets
+    if sorted(offsets) != list(range(len(dataset))):
+        raise _damaged(dataset, "has rows whose place is not known")
+    return [offsets[row] for row in range(len(dataset))]
