@@ -49,7 +49,7 @@ class ResNet18Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [B, C, H, W] or [B, H, W, C], uint8, or float in 0..1; other sizes are scaled to `image_size`."""
-        size, channels = self.trunk.scale.shape[:2], self.trunk.scale.shape[2]
+        size, channels = self.trunk.pixels.scale.shape[:2], self.trunk.pixels.scale.shape[2]
         return self.trunk(_pixels(images, channels, size))
 
 

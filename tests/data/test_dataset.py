@@ -240,3 +240,16 @@ def test_a_split_follows_its_seed():
 def test_a_split_outside_its_range_is_refused(fraction):
     with pytest.raises(ConfigError, match=r"train_fraction: got .* expected above 0"):
         split_episodes(10, fraction)
+
+
+def test_drawing_by_episode_gives_short_ones_the_same_chance(make_recording):
+    dataset = dataset_of(make_recording([(2, True, False), (18, True, False)]))
+    shares = {}
+    for by_episode in (False, True):
+        batches = islice(dataset.stream(Chunks(3, by_episode), 20, seed=0), 100)
+        marks = np.concatenate([batch.obs.images["left"][:, 0, 0].numpy() for batch in batches])
+        shares[by_episode] = (marks[:, 0] == 0).mean()
+        of_long = marks[marks[:, 0] == 1][:, 1]
+        assert np.array_equal(np.unique(of_long), np.arange(18))  # every start comes up
+    assert shares[False] == pytest.approx(0.1, abs=0.03)
+    assert shares[True] == pytest.approx(0.5, abs=0.04)

@@ -187,6 +187,25 @@ def test_only_the_valid_steps_of_a_chunk_count() -> None:
     assert found.image_test.matched == 0
 
 
+class Remembering(ChunkReader):
+    """Has a latent that keeps everything but a constant."""
+
+    def reconstruct(self, batch: Batch) -> Tensor:
+        return batch.action + 0.5
+
+
+def test_what_comes_back_through_a_latent_stands_apart_from_how_the_policy_acts() -> None:
+    dataset = make_dataset([make_episode(0, 6)])
+    plain, remembering = (held_out(kind(dataset), dataset, device=CPU) for kind in (ChunkReader, Remembering))
+    assert plain.reconstruction is None
+    assert "valid/reconstruction_error" not in metrics(plain)
+    assert remembering.reconstruction is not None
+    assert remembering.reconstruction.mse == pytest.approx(0.25, rel=1e-4)
+    assert metrics(remembering)["valid/reconstruction_error"] == remembering.reconstruction.mse
+    assert remembering.errors == plain.errors
+    assert HeldOut.from_dict(json.loads(json.dumps(remembering.to_dict()))) == remembering
+
+
 def test_values_are_held_against_returns(dataset: Dataset) -> None:
     found = held_out(Knowing(dataset.normalizer), dataset, device=CPU, batch_size=5)
     calibration = found.calibration

@@ -217,6 +217,27 @@ def test_less_data_than_a_batch_is_refused(train_small: Train, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+def test_an_epoch_is_a_start_from_every_training_episode() -> None:
+    """The original's 2000 epochs of 40 training episodes in batches of 8 are 10,000 updates."""
+    options = TrainOptions(epochs=2000, batch_size=8).in_steps(40)
+    assert (options.steps, options.epochs) == (10_000, 0)
+    assert TrainOptions(epochs=3, batch_size=8).in_steps(9).steps == 6
+    assert TrainOptions(steps=7).in_steps(40) == TrainOptions(steps=7)
+    with pytest.raises(ConfigError, match="steps is 3 and epochs 2, expected one of them"):
+        TrainOptions(steps=3, epochs=2)
+    with pytest.raises(ConfigError, match="epochs is -2, expected at least 1"):
+        TrainOptions(epochs=-2)
+
+
+def test_a_run_in_epochs_trains_and_resumes_in_steps(train_small: Train, tmp_path: Path) -> None:
+    run = train_small("run", "bc", steps=0, epochs=2, batch_size=2)
+    train_episodes = len(json.loads((run / "split.json").read_text())["train"])
+    steps = 2 * -(-train_episodes // 2)
+    assert linked_step(run, "last") == steps
+    again = train_small("run", "bc", steps=steps + 2, batch_size=2, resume=True)
+    assert linked_step(again, "last") == steps + 2
+
+
 @pytest.mark.parametrize("name", ["steps", "batch_size", "eval_every", "save_every", "log_every", "eval_samples"])
 def test_options_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} is 0, expected at least 1"):
@@ -224,7 +245,7 @@ def test_options_out_of_range_are_refused(name: str) -> None:
 
 
 def test_an_unknown_algorithm_is_refused(train_small: Train, tiny_flat: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="algorithm 'dqn' is unknown; choose one of lapo, bc"):
+    with pytest.raises(ConfigError, match="algorithm 'dqn' is unknown; choose one of lapo, act, bc"):
         train_small("run", "dqn", config=object())
 
 

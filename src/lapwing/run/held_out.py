@@ -62,7 +62,8 @@ class HeldOut:
     """What held-out episodes say about an agent. `modes`: the deployed one first.
 
     errors: by mode and baseline, on all samples; errors_positive: where the advantage is positive, empty for an
-    agent that judges nothing; axes: name, unit and kind of each action axis.
+    agent that judges nothing; axes: name, unit and kind of each action axis; reconstruction: the error of the
+    recorded chunks as they come back through the agent's latent, which is no measure of how it acts.
     """
 
     episodes: int
@@ -73,6 +74,7 @@ class HeldOut:
     errors_positive: Mapping[str, ActionError]
     calibration: Calibration | None
     image_test: ImageTest | None
+    reconstruction: ActionError | None = None
 
     @property
     def remark(self) -> str | None:
@@ -88,7 +90,11 @@ class HeldOut:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> HeldOut:
         """The inverse of `to_dict`."""
-        calibration, image_test = data["calibration"], data["image_test"]
+        calibration, image_test, reconstruction = (
+            data["calibration"],
+            data["image_test"],
+            data.get("reconstruction"),
+        )
         return HeldOut(
             episodes=data["episodes"],
             samples=data["samples"],
@@ -98,6 +104,7 @@ class HeldOut:
             errors_positive={name: ActionError(**_thawed(error)) for name, error in data["errors_positive"].items()},
             calibration=None if calibration is None else Calibration(**_thawed(calibration)),
             image_test=None if image_test is None else ImageTest(**_thawed(image_test)),
+            reconstruction=None if reconstruction is None else ActionError(**_thawed(reconstruction)),
         )
 
 
@@ -108,6 +115,8 @@ def metrics(held_out: HeldOut) -> dict[str, float]:
     row |= {f"valid/action_error_{name}": error.mse for name, error in held_out.errors.items()}
     if held_out.image_test is not None:
         row["valid/action_error_swapped_images"] = held_out.image_test.swapped
+    if held_out.reconstruction is not None:
+        row["valid/reconstruction_error"] = held_out.reconstruction.mse
     if held_out.calibration is not None:
         row["valid/action_error_positive"] = held_out.errors_positive[deployed].mse
         row["valid/q_spearman"] = held_out.calibration.spearman

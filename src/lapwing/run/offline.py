@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapwing.agent import Agent, Judge
+from lapwing.agent import Agent, Judge, Reconstructor
 from lapwing.batch import Batch, Obs
 from lapwing.data.dataset import Dataset
 from lapwing.episode import Array
@@ -30,13 +30,20 @@ BINS = 10  # of the calibration curve
 
 
 def held_out(
-    agent: Agent, dataset: Dataset, *, device: torch.device, limit: int = 2000, seed: int = 0, batch_size: int = 64
+    agent: Agent,
+    dataset: Dataset,
+    *,
+    device: torch.device,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
 ) -> HeldOut:
-    """Judge `agent` on up to `limit` samples of `dataset`, evenly spread. `seed` picks whose images are swapped.
+    """Judge `agent` on all samples of `dataset`, or on `limit`, evenly spread. `seed` picks whose images are swapped.
 
     Agents act without noise here, so no random state is touched. Raises DataError when there is nothing to judge.
     """
-    total = min(limit, dataset.num_samples(agent.sampling))
+    available = dataset.num_samples(agent.sampling)
+    total = available if limit is None else min(limit, available)
     if total == 0:
         raise DataError(f"{dataset.recording.path}: no held-out samples; keep at least one episode out of training")
     rng = np.random.default_rng(seed)
@@ -44,6 +51,7 @@ def held_out(
     probed[rng.permutation(total)[:PROBES]] = True
     kinds = tuple(axis.kind for axis in dataset.spec.action)
     ledgers = {name: _Ledger(kinds) for name in (*agent.modes, *BASELINES)}
+    reconstructed = _Ledger(kinds)
     values: list[dict[str, Array]] = []
     probes: list[_Probes] = []
     seen = 0
@@ -55,6 +63,8 @@ def held_out(
             truth = _Truth.of(batch, rows, dataset)
             for name, action in _predictions(agent, on_device, truth, dataset):
                 ledgers[name].add(action, truth, dataset)
+            if (predicted := _reconstruction(agent, on_device)) is not None:
+                reconstructed.add(predicted, truth, dataset)
             if hasattr(agent, "judge"):
                 values.append(_judged(cast(Judge, agent), on_device))
         image_test = _test_images(agent, _Probes.join(probes), dataset.normalizer.error_unit, device, batch_size, rng)
@@ -69,6 +79,7 @@ def held_out(
         errors_positive={} if positive is None else {name: one.total(positive) for name, one in ledgers.items()},
         calibration=calibrate(judged) if judged else None,
         image_test=image_test,
+        reconstruction=reconstructed.total() if reconstructed.filled else None,
     )
 
 
@@ -101,6 +112,14 @@ def _predictions(agent: Agent, batch: Batch, truth: _Truth, dataset: Dataset) ->
     yield "mean", np.broadcast_to(dataset.normalizer.encoded_mean, truth.encoded.shape)
 
 
+def _reconstruction(agent: Agent, batch: Batch) -> Array | None:
+    """The batch's own actions through the agent's latent, encoded [b, K, A]; None without one."""
+    if not hasattr(agent, "reconstruct"):
+        return None
+    predicted = cast(Reconstructor, agent).reconstruct(batch)
+    return None if predicted is None else _numpy(predicted)
+
+
 class _Ledger:
     """Errors of one way to act, summed over the valid steps of each sample."""
 
@@ -117,6 +136,10 @@ class _Ledger:
         self._square.append((np.square(difference, dtype=np.float64) * valid).sum(1))
         self._absolute.append((np.abs(physical - truth.action, dtype=np.float64) * valid).sum(1))
         self._steps.append(truth.valid.sum(1))
+
+    @property
+    def filled(self) -> bool:
+        return bool(self._steps)
 
     def total(self, chosen: Array | None = None) -> ActionError:
         """The error over all samples, or over those `chosen` by a bool [n]; NaN over none."""

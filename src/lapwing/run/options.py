@@ -60,11 +60,11 @@ class TrainOptions:
     """CPU threads of one operation; None: PyTorch's choice."""
 
     def __post_init__(self) -> None:
-        if bool(self.steps) == bool(self.epochs):
-            raise ConfigError(f"steps is {self.steps} and epochs {self.epochs}, expected one of them; give --steps N")
-        for name in ("steps", "epochs"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.steps and self.epochs:
+            raise ConfigError(f"steps is {self.steps} and epochs {self.epochs}, expected one of them; leave one out")
+        if self.epochs < 0 or (self.steps < 1 and not self.epochs):
+            name = "epochs" if self.epochs else "steps"
+            raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1; give --steps N")
         for name in ("batch_size", "eval_every", "save_every", "log_every", "eval_samples", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

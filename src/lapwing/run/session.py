@@ -31,6 +31,7 @@ from lapwing.run.ranks import Ranks, copy_from_first, restore_rng
 from lapwing.run.training_data import TrainingData, open_training_data
 
 BEST_METRIC = {"lapo": "valid/action_error_positive"}  # "valid/action_error" for the others
+RL_SAMPLES = 2048  # held-out samples that offline RL is judged on, unless more are asked for
 _RANK_SEED = 1_000_003  # further apart than seeds that people type
 
 
@@ -71,9 +72,11 @@ class Session:
             world_size=self.ranks.world_size,
         )
 
-    def judge(self, samples: int) -> HeldOut | None:
+    def judge(self, samples: int | None = None) -> HeldOut | None:
         """The agent on the held-out episodes, None where there are none. Random numbers are left as they were."""
         valid = self.data.valid
+        if samples is None and isinstance(self.agent.sampling, Transitions):
+            samples = RL_SAMPLES
         if valid is None or valid.num_samples(self.agent.sampling) == 0:
             return None
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -92,6 +95,7 @@ def open_session(
 ) -> Session:
     """Everything up to the first step. Rank 0 makes the run directory last, when nothing can fail any more."""
     data = open_training_data(data_path, options, config.scaling, progress=ranks.is_first)
+    options = options.in_steps(len(data.split.train))
     best_metric = options.best_metric or BEST_METRIC.get(algorithm, "valid/action_error")
     settings = {
         "algorithm": algorithm,
