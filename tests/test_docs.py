@@ -12,6 +12,7 @@ from lapwing.agent import RewardFacts
 from lapwing.agents.bc import BcAgent, BcConfig
 from lapwing.agents.lapo import LapoAgent, LapoConfig
 from lapwing.batch import Batch, Obs
+from lapwing.data.formats import read_recording
 from lapwing.spec import RobotSpec, unnamed_axes
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,19 @@ def test_pages_that_the_code_cites_exist() -> None:
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_example_that_writes_a_recording_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8")
+    example = next(code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "FlatWriter(" in code)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    (episode,) = read_recording("robot.hdf5").episodes
+    assert (episode.num_steps, episode.action.shape, sorted(episode.images)) == (
+        100,
+        (100, 14),
+        ["global", "left", "right"],
+    )
 
 
 @pytest.fixture
