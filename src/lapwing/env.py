@@ -1,4 +1,7 @@
-"""What a world to act in is: Gymnasium's five-tuple, with observations of ours and many copies side by side."""
+"""What a world to act in is: Gymnasium's five-tuple, with observations of ours and many copies side by side.
+
+And what acts in one while it is recorded.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lapwing.episode import Array, Observation
+from lapwing.episode import Array, Meta, Observation
 from lapwing.spec import RobotSpec
 
 Info = dict[str, bool]
@@ -47,6 +50,46 @@ class BatchEnv(Protocol):
     def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Array]]: ...
 
     def close(self) -> None: ...
+
+
+class ActionSource(Protocol):
+    """Whatever says what to do next: a scripted expert, a policy, leader arms.
+
+    `reset` is called after the world's own and returns facts about the episode to be written down. A call returns a
+    physical action, float [A], or None when there is nothing more to do.
+    """
+
+    def reset(self, seed: int) -> Meta: ...
+
+    def __call__(self, observation: Observation, /) -> Array | None: ...
+
+
+class Single:
+    """The only copy of a `BatchEnv`, behind the `Env` protocol."""
+
+    def __init__(self, batch: BatchEnv) -> None:
+        self._batch = batch
+        self.spec = batch.spec
+        self.max_steps = batch.max_steps
+
+    def reset(self, seed: int) -> Observation:
+        return _first(self._batch.reset([seed]))
+
+    def step(self, action: Array) -> tuple[Observation, float, bool, bool, Info]:
+        observation, reward, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
+        flags = {name: bool(values[0]) for name, values in info.items()}
+        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), flags
+
+    def close(self) -> None:
+        self._batch.close()
+
+
+def _first(batch: Observation) -> Observation:
+    return Observation(
+        images={name: frames[0] for name, frames in batch.images.items()},
+        state=batch.state[0],
+        sensors={name: readings[0] for name, readings in batch.sensors.items()},
+    )
 
 
 class Sequential:

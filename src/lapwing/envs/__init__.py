@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from lapwing.env import BatchEnv, Sequential
+from lapwing.env import ActionSource, BatchEnv, Env, Sequential, Single
 from lapwing.episode import Episode
 from lapwing.errors import WorldError
 from lapwing.spec import RobotSpec
@@ -25,6 +25,24 @@ def make_world(name: str, num: int = 1, size: int = 84) -> BatchEnv:
     from lapwing.envs.aloha import Aloha
 
     return Sequential([Aloha(task, size) for _ in range(num)])
+
+
+def make_expert_world(name: str, *, quality: Literal["mixed", "expert"], size: int = 84) -> tuple[Env, ActionSource]:
+    """A world and its scripted operator, who sees what no policy does. Raises WorldError.
+
+    The operator's luck depends on the seed of its `reset` alone. Reset amid an episode it goes on from there: in the
+    toy world it looks before every step; in the others it plans from where the arms and things then are.
+    """
+    task = _aloha_task(name)
+    if task is None:
+        from lapwing.envs import toy
+
+        copies = toy.Toy(1, size)
+        return Single(copies), toy.Expert(copies, quality)
+    from lapwing.envs import aloha
+
+    world = aloha.Aloha(task, size)
+    return world, aloha.Expert(world, task, quality)
 
 
 def world_spec(name: str, size: int = 84) -> RobotSpec:

@@ -16,14 +16,15 @@ from lapwing.env import Info
 from lapwing.envs.aloha_physics import Physics
 from lapwing.envs.aloha_plan import Planner
 from lapwing.envs.aloha_scene import AXES, GRIPPERS, Task, joint_limits, joint_scene
-from lapwing.envs.aloha_script import Quality, draw_style, shake, write_script
+from lapwing.envs.aloha_script import Quality, Style, draw_style, shake, write_script
 from lapwing.envs.mujoco_gl import close_renderer, open_renderer
-from lapwing.episode import Array, Episode, Observation
+from lapwing.episode import Array, Episode, Meta, Observation
 from lapwing.errors import ConfigError, SpecError
-from lapwing.spec import Axis, Camera, RobotSpec
+from lapwing.spec import Axis, Camera, RobotSpec, Sensor
 
 CAMERAS = ("left", "right", "global")
 MAX_STEPS = 400
+SENSORS = (Sensor("velocity", (14,), "rad/s"), Sensor("effort", (14,), "N m"))  # grippers: openings per s, N
 RATE_HZ = 50.0
 SMALLEST = 16
 
@@ -45,7 +46,7 @@ def _spec(task: Task, size: int, limits: Array) -> RobotSpec:
         for name, gripper, (low, high) in zip(AXES, GRIPPERS, limits.tolist(), strict=True)
     )
     cameras = tuple(Camera(name, size, size) for name in CAMERAS)
-    return RobotSpec(f"aloha-{task}", cameras, state=axes, action=axes, rate_hz=RATE_HZ)
+    return RobotSpec(f"aloha-{task}", cameras, state=axes, action=axes, rate_hz=RATE_HZ, sensors=SENSORS)
 
 
 class Aloha:
@@ -85,7 +86,9 @@ class Aloha:
         close_renderer(self._renderer)
 
     def _observe(self) -> Observation:
-        return Observation({name: self._draw(name) for name in CAMERAS}, self.physics.state)
+        images = {name: self._draw(name) for name in CAMERAS}
+        felt = {"velocity": self.physics.velocity, "effort": self.physics.effort}
+        return Observation(images, self.physics.state, felt)
 
     def _draw(self, camera: str) -> Array:
         self._renderer.update_scene(self.physics.data, camera)
@@ -95,6 +98,24 @@ class Aloha:
 
 def _describe(action: Array) -> str:
     return f"shape {action.shape}" if action.shape != (len(AXES),) else f"{action.tolist()}"
+
+
+class Expert:
+    """A scripted operator: plans when it is reset, from where arms and things then are, and plays the plan."""
+
+    def __init__(self, world: Aloha, task: Task, quality: Quality) -> None:
+        self._world, self._task, self._quality = world, task, quality
+        self._planner = Planner(task)
+
+    def reset(self, seed: int) -> Meta:
+        """Plan in the style that belongs to `seed`."""
+        rng = np.random.default_rng((seed, 1))  # the second number: its luck is not that of the world's things
+        style = draw_style(self._task, self._quality, rng)
+        self._actions = iter(_plan(self._world.physics, self._planner, self._task, style, rng))
+        return {"kind": style.kind}
+
+    def __call__(self, observation: Observation, /) -> Array | None:
+        return next(self._actions, None)
 
 
 def demonstrations(task: Task, quality: Quality, size: int = 84, seed: int = 0) -> Iterator[Episode]:
@@ -119,12 +140,15 @@ def _demonstrate(world: Aloha, planner: Planner, task: Task, quality: Quality, r
     start = int(rng.integers(2**31))
     style = draw_style(task, quality, rng)
     world.physics.reset(start)
-    script = write_script(task, world.physics.places(), style)
-    actions = planner.follow(world.physics.data.qpos, script)
+    return _record(world, start, _plan(world.physics, planner, task, style, rng), style.kind)
+
+
+def _plan(physics: Physics, planner: Planner, task: Task, style: Style, rng: np.random.Generator) -> Array:
+    """The actions float32 [N, 14] that do the task in this style from here on, if all goes well."""
+    actions = planner.follow(physics.data.qpos, write_script(task, physics.places(), style))
     if style.kind == "disturbed":
         actions = shake(actions, rng)
-    limits = world.physics.limits
-    return _record(world, start, np.clip(actions, *limits.T).astype(np.float32), style.kind)
+    return np.clip(actions, *physics.limits.T).astype(np.float32)
 
 
 def _record(world: Aloha, start: int, actions: Array, kind: str) -> Episode:
@@ -144,4 +168,5 @@ def _record(world: Aloha, start: int, actions: Array, kind: str) -> Episode:
         terminated=terminated,
         success=info["success"],
         meta={"kind": kind, "seed": start, "stage": world.physics.best_stage},
+        sensors={sensor.name: np.stack([one.sensors[sensor.name] for one in observations]) for sensor in SENSORS},
     )

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from lapwing.envs.aloha_judge import Judge
-from lapwing.envs.aloha_scene import HOME, SUBSTEPS, Task, from_joints, joint_limits, joint_scene, to_joints
+from lapwing.envs.aloha_scene import (
+    HOME,
+    SUBSTEPS,
+    Task,
+    first_fingers,
+    from_joints,
+    joint_limits,
+    joint_scene,
+    to_joints,
+    velocity_from_joints,
+)
 from lapwing.envs.mujoco_gl import mujoco
 from lapwing.episode import Array
 
@@ -61,6 +71,16 @@ class Physics:
     def state(self) -> Array:
         """Six joints in rad and the gripper's opening, left then right, float32 [14]."""
         return from_joints(self.data.qpos).astype(np.float32)
+
+    @property
+    def velocity(self) -> Array:
+        """Of the axes of the state, in rad/s and openings per s, float32 [14]."""
+        return velocity_from_joints(self.data.qvel).astype(np.float32)
+
+    @property
+    def effort(self) -> Array:
+        """What the motors exert on the axes of the state, N m, and N on the first finger, float32 [14]."""
+        return first_fingers(self.data.qfrc_actuator).astype(np.float32)
 
     def places(self) -> list[Array]:
         """Where the things are, in m: [box], or [peg, socket]."""

@@ -111,6 +111,19 @@ def to_joints(action: Array) -> Array:
 
 def from_joints(joints: Array) -> Array:
     """The sixteen joint positions -> state [14]."""
-    state = np.delete(joints[:16], [7, 15])
+    state = first_fingers(joints)
     state[GRIPPERS] = (state[GRIPPERS] - FINGER_CLOSED) / (FINGER_OPEN - FINGER_CLOSED)
     return state
+
+
+def velocity_from_joints(velocities: Array) -> Array:
+    """The sixteen joint velocities -> how fast each axis of the state changes [14]."""
+    velocity = first_fingers(velocities)
+    velocity[GRIPPERS] /= FINGER_OPEN - FINGER_CLOSED
+    return velocity
+
+
+def first_fingers(joints: Array) -> Array:
+    """One number for each of the sixteen joints -> one for each axis, [14]: of two fingers the first."""
+    axes: Array = np.delete(joints[:16], [7, 15])
+    return axes

@@ -15,7 +15,7 @@ from lapwing.envs import planar
 from lapwing.envs.drawing import draw
 from lapwing.envs.planar import DECOY, HOLD_STEPS, TARGET, Scene
 from lapwing.envs.scripted import Operators, Quality
-from lapwing.episode import Array, Episode, Observation
+from lapwing.episode import Array, Episode, Meta, Observation
 from lapwing.errors import ConfigError, SpecError, WorldError
 from lapwing.spec import Axis, Camera, RobotSpec
 
@@ -117,6 +117,24 @@ class Toy:
 
     def _observation(self) -> Observation:
         return Observation(images=dict(self._images), state=self.scene.state)
+
+
+class Expert:
+    """A scripted operator of a single copy, who looks at the scene before every step."""
+
+    def __init__(self, world: Toy, quality: Quality) -> None:
+        self._world, self._quality = world, quality
+
+    def reset(self, seed: int) -> Meta:
+        """Begin as the operator that belongs to `seed`."""
+        self._operators = Operators(self._quality, [seed], MAX_STEPS)
+        self._step = 0
+        return {"kind": self._operators.kinds[0]}
+
+    def __call__(self, observation: Observation, /) -> Array:
+        self._step += 1
+        action: Array = self._operators.act(self._world.scene, self._step - 1)[0]
+        return action
 
 
 def demonstrations(quality: Quality, size: int, seed: int) -> Iterator[Episode]:
