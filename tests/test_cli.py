@@ -217,6 +217,7 @@ def test_eval_speaks_json_and_films_one_mode(lapwing: Lapwing, tmp_path: Path) -
     facts = json.loads(first.out)
     assert (facts["checkpoint"], facts["world"], list(facts["modes"])) == ("step-00000002", "toy", ["bc"])
     assert facts["modes"]["bc"]["episodes"] == 2
+    assert json.loads((run / "eval" / "toy-0.json").read_text()) == facts
     assert video.stat().st_size > 0
     assert json.loads(lapwing("eval", run, **flags).out)["modes"] == facts["modes"]
     assert "no checkpoint 1; saved steps: 2" in error_line(lapwing("eval", run, **flags, checkpoint=1))

@@ -162,10 +162,11 @@ def test_an_evaluation_survives_json() -> None:
 def test_evaluations_are_saved_with_a_filmstrip(tmp_path: Path) -> None:
     deployed = evaluate(Looking(), guesses(4), 6, seed=7, record=2)
     blind = evaluate(Blind(Looking()), guesses(4), 6, seed=7)
-    path = save_evaluation(tmp_path, "guess", 7, {"pi": deployed, "blind": blind})
+    path = save_evaluation(tmp_path, "guess", 7, {"pi": deployed, "blind": blind}, "step-00000500")
     record = json.loads(path.read_text())
     assert path == tmp_path / "eval" / "guess-7.json"
     assert list(record["modes"]) == ["pi", "blind"]
+    assert record["checkpoint"] == "step-00000500"
     assert record["filmed"] == {"mode": "pi", "episodes": 2}
     strip = imread(path.with_suffix(".png"))
     assert strip.shape[2] == 4

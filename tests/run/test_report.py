@@ -80,7 +80,9 @@ def fill_run(run: Path, wins: int = 80) -> Path:
         "step,seconds,q_mean,critic_loss,valid/action_error,valid/action_error_pi,valid/action_error_positive\n"
         "100,30,0.1,0.5,,,\n1500,60,0.2,nan,0.4,0.4,0.3\n2000,120,0.3,0.4,0.5,0.5,0.4\n2100,1"
     )
-    save_evaluation(run, "toy", 5, {"pi": make_evaluation(wins, filmed=2), "blind": make_evaluation(1)})
+    save_evaluation(
+        run, "toy", 5, {"pi": make_evaluation(wins, filmed=2), "blind": make_evaluation(1)}, "step-00001500"
+    )
     return run
 
 
@@ -145,6 +147,7 @@ def test_everything_there_is_shown(run: Path) -> None:
     assert "<lab>/toy.hdf5" in text
     assert "no & boundary" in text
     assert "checkpoint of step 1,500" in text
+    assert "evaluation seed 5, checkpoint step-00001500; the first row is deployed" in text
     assert "2,000 steps in 2.0 min" in text
     assert "config.vision.backbone small" in text
     assert "blind: black images 1 % (0 to 5 %) 2 % (1 to 7 %)" in text
@@ -180,6 +183,7 @@ def test_what_is_missing_is_said_with_the_command(tmp_path: Path) -> None:
 
 def test_no_rollout_recorded(run: Path) -> None:
     save_evaluation(run, "toy", 5, {"pi": make_evaluation(80)})
+    assert read_results(run).worlds[0].checkpoint is None
     text, page = read_page(write_report(run))
     assert "No rollout was recorded here" in text
     assert not [one for one in page.fetched if one.startswith("data:")]

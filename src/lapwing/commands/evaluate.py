@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,13 +77,13 @@ def evaluate(args: Sequence[str]) -> int:
         raise CheckpointError(f"{command.run}: not a run; expected a directory made by `lapwing train`")
     checkpoint = find_checkpoint(command.run, _which(command.checkpoint))
     results, rate_hz = _evaluate_modes(command, checkpoint)
-    saved = save_evaluation(command.run, command.world, command.seed, results)
+    saved = save_evaluation(command.run, command.world, command.seed, results, checkpoint.name)
     if command.video is not None:
         film = np.concatenate(next(iter(results.values())).frames)
         write_video(command.video, film, rate_hz or FRAMES_PER_SECOND)
     write_report(command.run)
     if command.json:
-        print(json.dumps({"checkpoint": checkpoint.name, **json.loads(saved.read_text(encoding="utf-8"))}, indent=1))
+        print(saved.read_text(encoding="utf-8"))
     else:
         print(f"{command.world}, {command.episodes} fresh episodes, seed {command.seed}, {checkpoint.name}")
         print(table(results))

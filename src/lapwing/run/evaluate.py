@@ -161,16 +161,19 @@ def _join(rounds: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-def save_evaluation(run: Path, world_name: str, seed: int, results: Mapping[str, Evaluation]) -> Path:
+def save_evaluation(
+    run: Path, world_name: str, seed: int, results: Mapping[str, Evaluation], checkpoint: str | None = None
+) -> Path:
     """Write RUN/eval/<world>-<seed>.json, and the filmstrip beside it, for the report to show.
 
-    `results`: mode -> evaluation, the deployed mode first; the first with frames gives the filmstrip.
+    `results`: mode -> evaluation, the deployed mode first; the first with frames gives the filmstrip. `checkpoint`:
+    the name of what was judged.
     """
     folder = run / "eval"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{world_name}-{seed}.json"
     filmed = next(((mode, one) for mode, one in results.items() if one.frames), None)
-    record: dict[str, Any] = {"world": world_name, "seed": seed, "filmed": None}
+    record: dict[str, Any] = {"world": world_name, "seed": seed, "checkpoint": checkpoint, "filmed": None}
     picture = path.with_suffix(".png")
     if filmed is not None:
         mode, evaluation = filmed

@@ -87,7 +87,10 @@ def _world_section(run: RunResults, world: WorldResult, others: Sequence[RunResu
         ]
         for mode, one in world.modes.items()
     ]
-    lead = f"Fresh episodes of the world {world.world}, evaluation seed {world.seed}; the first row is deployed."
+    judged = "" if world.checkpoint is None else f", checkpoint {world.checkpoint}"
+    lead = (
+        f"Fresh episodes of the world {world.world}, evaluation seed {world.seed}{judged}; the first row is deployed."
+    )
     return section(
         f"Success in {world.world}", lead, figure(success_chart(rates)), table(head, rows), _film(run, world)
     )

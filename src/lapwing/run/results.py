@@ -26,6 +26,7 @@ class WorldResult:
     """RUN/eval/<world>-<seed>.json: evaluations by mode, the deployed one first.
 
     filmed: the mode and the number of episodes in `filmstrip`, a PNG; both None where nothing was recorded.
+    checkpoint: the name of what was judged, None where that was not written down.
     """
 
     world: str
@@ -33,6 +34,7 @@ class WorldResult:
     modes: Mapping[str, Evaluation]
     filmed: tuple[str, int] | None
     filmstrip: bytes | None
+    checkpoint: str | None = None
 
     @property
     def deployed(self) -> Evaluation:
@@ -114,6 +116,7 @@ def _read_world(path: Path) -> WorldResult:
             modes=modes,
             filmed=None if filmed is None else (str(filmed["mode"]), int(filmed["episodes"])),
             filmstrip=picture.read_bytes() if filmed is not None and picture.exists() else None,
+            checkpoint=record.get("checkpoint"),
         )
 
     record = _read_json(path)
