@@ -9,7 +9,7 @@ import torch
 
 from lapwing.errors import ConfigError
 from lapwing.run import device as devices
-from lapwing.run.device import cpu_multiplies_bf16, peak_memory_gb, pick_device, pick_precision
+from lapwing.run.device import cpu_multiplies_bf16, open_device, peak_memory_gb, pick_device, pick_precision
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,18 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         ConfigError, match="device: asked for 'cuda', this machine has cpu; choose one of these, or auto"
     ):
         pick_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "mps:99", "warp drive"])
+def test_a_device_that_takes_no_tensor_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device: '{name}' cannot be used here \(.+\); choose cpu, or auto$"):
+        open_device(name)
+
+
+def test_a_device_is_opened_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_device("cpu") == open_device(CPU) == CPU
+    there(monkeypatch, cuda=False, mps=False)
+    assert open_device("auto") == CPU
 
 
 def test_bf16_is_picked_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,6 +212,11 @@ def test_an_unknown_mode_is_refused(run: Path) -> None:
         load_policy(run, mode="luck")
 
 
+def test_a_device_that_is_not_there_is_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"device: 'cuda:99' cannot be used here"):
+        load_policy(run, device="cuda:99")
+
+
 def test_a_run_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a run or checkpoint"):
         load_policy(tmp_path)

@@ -30,6 +30,19 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def open_device(device: str | torch.device) -> torch.device:
+    """A device in PyTorch's words ("cpu", "cuda:1"), or auto, that takes tensors. Raises ConfigError."""
+    if device == "auto":
+        return pick_device("auto")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise ConfigError(f"device: {str(device)!r} cannot be used here ({reason}); choose cpu, or auto") from error
+    return found
+
+
 def pick_precision(name: PrecisionName, device: torch.device) -> Precision:
     """The number format of the image encoder; `auto` takes bf16 where the hardware multiplies in it."""
     if name != "auto":

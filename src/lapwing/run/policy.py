@@ -16,6 +16,7 @@ from lapwing.data.normalize import Normalizer
 from lapwing.episode import Array, Observation
 from lapwing.errors import ConfigError, SpecError
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.run.device import open_device
 from lapwing.run.execution import Execution, make_player
 from lapwing.spec import Camera, RobotSpec
 
@@ -112,7 +113,11 @@ def load_policy(
     device: str | torch.device = "cpu",
     execution: Execution | None = None,
 ) -> Policy:
-    """The policy of a run, or of a checkpoint directory; its dataset is not needed. Raises CheckpointError."""
+    """The policy of a run, or of a checkpoint directory; its dataset is not needed.
+
+    Raises CheckpointError, or ConfigError for a device that is not there.
+    """
+    device = open_device(device)
     agent, spec, normalizer, _ = load_acting(find_checkpoint(Path(run), which), device)
     return Policy(agent, spec, normalizer, mode, device, execution)
 
