@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapwing.agent import Chunks, Transitions
-from lapwing.data.dataset import Dataset, split_episodes
+from lapwing.data.dataset import Dataset, Split, split_episodes
 from lapwing.data.frames import FrameStore
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import ConfigError, DataError
@@ -222,7 +222,7 @@ def test_an_empty_split_is_refused(tiny_recording, dataset):
         Dataset(tiny_recording, FrameStore.open(tiny_recording), (), dataset.normalizer)
 
 
-@given(count=st.integers(1, 60), fraction=st.floats(0.01, 1.0), seed=st.integers(0, 99))
+@given(count=st.integers(1, 60), fraction=st.floats(0.01, 1.0, exclude_max=True), seed=st.integers(0, 99))
 def test_a_split_divides_all_episodes(count, fraction, seed):
     split = split_episodes(count, fraction, seed)
     assert sorted(split.train + split.valid) == list(range(count))
@@ -230,6 +230,10 @@ def test_a_split_divides_all_episodes(count, fraction, seed):
     assert len(split.train) >= 1
     assert (len(split.valid) >= 1) == (count >= 2)
     assert abs(len(split.train) - fraction * count) <= 1
+
+
+def test_a_fraction_of_one_holds_nothing_out():
+    assert split_episodes(3, 1.0) == Split((0, 1, 2), ())
 
 
 def test_a_split_follows_its_seed():

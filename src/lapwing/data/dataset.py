@@ -25,11 +25,15 @@ class Split:
 
 
 def split_episodes(num_episodes: int, train_fraction: float = 0.8, seed: int = 0) -> Split:
-    """Divide whole episodes at random; both sides get one at least, except that a lone episode is for training."""
+    """Divide whole episodes at random; both sides get one at least.
+
+    With a fraction of 1, and with a lone episode, all are for training.
+    """
     if not 0 < train_fraction <= 1:
         raise ConfigError(f"train_fraction: got {train_fraction}, expected above 0 and at most 1; try 0.8")
     order = np.random.default_rng(seed).permutation(num_episodes)
-    num_train = max(1, min(round(train_fraction * num_episodes), num_episodes - 1))
+    most = num_episodes if train_fraction == 1 else num_episodes - 1
+    num_train = max(1, min(round(train_fraction * num_episodes), most))
     return Split(tuple(sorted(order[:num_train].tolist())), tuple(sorted(order[num_train:].tolist())))
 
 

@@ -36,7 +36,7 @@ class TrainOptions:
     best_metric: str = ""
     """Column of progress.csv whose lowest value makes the checkpoint `best`; empty: the algorithm's own."""
     train_fraction: float = 0.8
-    """Share of the episodes to learn from; the others are held out."""
+    """Share of the episodes to learn from; the others are held out. 1: none is held out, and nothing is measured."""
     image_size: int | None = None
     """Width and height in pixels to train at; None: as recorded."""
     image_layout: Literal["auto", "nhwc", "nchw"] = "auto"

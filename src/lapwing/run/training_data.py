@@ -24,7 +24,7 @@ from lapwing.spec import RobotSpec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A recording, divided by episode. `valid` is None where there is a single episode."""
+    """A recording, divided by episode. `valid` is None where none is held out."""
 
     recording: Recording
     split: Split
