@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +16,11 @@ from lapwing.robot.sync import Synced, Synchroniser
 
 
 class Sensing:
-    """The senses of one episode. `skipped_rows`: rows passed over because a younger one was there. Not locked."""
+    """The senses of one episode. Not locked.
+
+    rows: those waiting to be handed out, at most two. Two cameras in phase let rows come in pairs, a period without one
+    between them; handing out the older one keeps the rate. skipped_rows: those that went because younger ones came.
+    """
 
     def __init__(self, description: Description, arms: Mapping[str, Arm], cameras: Mapping[str, Camera]) -> None:
         self._description, self._spec = description, description.spec
@@ -23,19 +28,22 @@ class Sensing:
         self._last_stamp: dict[str, float] = {}
         self._origin: float | None = None
         self.synchroniser = Synchroniser(description.sync)
+        self.rows: deque[Synced] = deque()
         self.skipped_rows = 0
 
-    def look(self) -> Synced | None:
-        """Take in what is new of all devices; the newest row that came of it. Raises SpecError."""
+    def look(self) -> None:
+        """Take in what is new of all devices. Raises SpecError."""
         for name, camera in self._cameras.items():
             if frame := camera.read():
                 self._push(name, *frame)
         for name in self._description.parts:
             if reading := self._arms[name].read_state():
                 self._push(stream_of(name), reading.stamp, self._numbers(name, reading))
-        rows = list(iter(self.synchroniser.pop, None))
-        self.skipped_rows += max(len(rows) - 1, 0)
-        return rows[-1] if rows else None
+        while row := self.synchroniser.pop():
+            self.rows.append(row)
+        while len(self.rows) > 2:
+            self.rows.popleft()
+            self.skipped_rows += 1
 
     def observation(self, row: Synced) -> Observation:
         """A row as the spec describes it; its stamps count from the first row's. Raises SpecError for other frames."""

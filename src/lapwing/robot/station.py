@@ -1,8 +1,8 @@
 """Arms and cameras as a world: what the recorder and a policy run on is the robot itself.
 
-`step` sends the action through the gate, waits for the next tick and yields the newest row of the synchroniser. Nothing
-else sends commands. When rows or commands stop coming, the gate brakes, the arms are stopped, and only the next `reset`
-lets them move again.
+`step` sends the action through the gate, waits for the next tick and yields the next row of the synchroniser, at most
+one behind the newest. Nothing else sends commands. When rows or commands stop coming, the gate brakes, the arms are
+stopped, and only the next `reset` lets them move again.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Station:
 
     @property
     def skipped_rows(self) -> int:
-        """Rows since `reset` that were not handed out, since a younger one was there."""
+        """Rows since `reset` that were not handed out, since younger ones had come."""
         return self._sensing.skipped_rows
 
     def account(self) -> dict[str, Account]:
@@ -182,26 +182,25 @@ class Station:
         until = self._clock.now() + STARTING
         while self._clock.now() < until:
             with self._lock:
-                row = self._sensing.look()
-            if row:
-                return row
+                self._sensing.look()
+            if self._sensing.rows:
+                return self._sensing.rows.pop()
             self._clock.sleep(POLL)
         raise RobotError(f"{self.spec.name}: no row of readings in {STARTING:g} s: {self._sensing.why_no_row()}")
 
     def _next_row(self) -> Synced | None:
-        """The newest row at the next tick, or the first one after it; None if the arms had to be stopped."""
+        """The next row at the next tick, or as soon after it as there is one; None if the arms had to be stopped."""
         self._tick = max(self._tick + self._period, self._clock.now())
-        newest = None
         while True:
             with self._lock:
-                row = self._sensing.look()
-            self._sensing.skipped_rows += row is not None and newest is not None
-            newest = row or newest
+                self._sensing.look()
             self.keep()
             if not self._may_move:
                 break
-            if newest and self._clock.now() >= self._tick:
-                return newest
+            if (now := self._clock.now()) >= self._tick:
+                if self._sensing.rows:
+                    return self._sensing.rows.popleft()
+                self._tick = now  # late rows move the ticks, to where they come in time
             self._clock.sleep(POLL)
         if self._failure:
             raise self._failure
