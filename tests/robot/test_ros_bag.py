@@ -25,7 +25,7 @@ from lapwing.robot.bag_scan import is_bag
 from lapwing.robot.ros_bag import read_bags
 from lapwing.robot.topics import TopicMap, read_topics
 
-pytest.importorskip("rosbags", reason='needs the rosbags package: pip install "lapwing[ros]"')
+pytest.importorskip("rosbags", reason='needs the rosbags package: pip install -e ".[ros]"')
 
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin

@@ -202,7 +202,9 @@ def _open(path: Path) -> Any:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
-        raise DataError(f'{path}: ROS bags need the rosbags package; pip install "lapwing[ros]"') from error
+        raise DataError(
+            f'{path}: ROS bags need the rosbags package; run `pip install -e ".[ros]"` in the clone'
+        ) from error
     with _foreign_faults(path):
         # ROS 2 bags before Iron do not say what their messages are made of; ours are the same in all of ROS 2.
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
