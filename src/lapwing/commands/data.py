@@ -16,6 +16,7 @@ from lapwing.commands.flags import parse
 from lapwing.data import check as checking
 from lapwing.data import convert as converting
 from lapwing.data import info as summing
+from lapwing.data.formats.aloha_writer import Dialect
 from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.data.formats.hdf5 import ImageLayout
 from lapwing.data.formats.options import Base
@@ -40,8 +41,8 @@ class Sample:
     """Whole episodes to draw; 100 when --n-samples is not given either."""
     n_samples: int | None = None
     """Exact number of steps to draw; the last episode is cut, as truncated."""
-    quality: Literal["mixed", "expert"] = "mixed"
-    """mixed: the whole range from expert to failing; expert: successes."""
+    quality: Literal["mixed", "expert", "human"] = "mixed"
+    """mixed: the whole range from expert to failing; expert: successes; human (toy): with rests and hesitation."""
     size: int = 84
     """Height and width of the images in pixels."""
     seed: int = 0
@@ -146,18 +147,31 @@ def info(args: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Convert:
-    """Write a recording of another layout or size as a flat HDF5 file."""
+    """Write a recording in another layout or size: a flat HDF5 file, or a folder of ALOHA episodes.
+
+    All of it is read back and compared. When it is interrupted, the same command goes on where it was.
+    """
 
     src: tyro.conf.Positional[Path]
-    """A LeRobot v2.1 data set, a flat file, or with --topics a ROS bag or a folder of bags."""
+    """A LeRobot v2.1 data set, a folder of ALOHA episodes or one of them, a flat file, or with --topics a ROS bag or a
+    folder of bags."""
     out: tyro.conf.Positional[Path]
-    """The file to write."""
-    to: Literal["flat"] = "flat"
+    """The file or folder to write."""
+    to: Literal["flat", "aloha"] = "flat"
     """The layout to write."""
+    dialect: Dialect = "aloha"
+    """Whose programs are to read the ALOHA episodes; in mobile-aloha frames become JPEG."""
     size: int | None = None
     """Height and width of the images in pixels; None keeps them."""
-    reward: converting.Reward = "none"
-    """last-step: each episode ends in success, with reward 1, unless the recording says otherwise."""
+    reward: str = "keep"
+    """keep (or none): as the recording says, nothing made up. last-step: each episode ends in success, with reward 1,
+    unless the recording says otherwise. Else a JSON or CSV file of labels (docs/data-formats.md)."""
+    alignment: int = 0
+    """Pair each observation with the action recorded so many steps later (negative: earlier)."""
+    base: Base = "auto"
+    """Where a recorded base_action goes, as for training."""
+    image_layout: ImageLayout = "auto"
+    """Order of the axes of images in a flat file, where the shape does not tell."""
     skip_damaged: tyro.conf.FlagCreatePairsOff[bool] = False
     """Leave out episodes that cannot be read, and say which."""
     topics: str | None = None
@@ -167,15 +181,17 @@ class Convert:
 def convert(args: Sequence[str]) -> int:
     """`lapwing data convert`"""
     command = parse(Convert, args, "lapwing data convert")
-    print(
-        converting.convert(
-            _source(command),
-            command.out,
-            size=command.size,
-            reward=command.reward,
-            skip_damaged=command.skip_damaged,
-        )
+    options = converting.ConvertOptions(
+        to=command.to,
+        dialect=command.dialect,
+        size=command.size,
+        reward=command.reward,
+        alignment=command.alignment,
+        base=command.base,
+        image_layout=command.image_layout,
+        skip_damaged=command.skip_damaged,
     )
+    print(converting.convert(_source(command), command.out, options))
     return 0
 
 
@@ -187,6 +203,4 @@ def _source(command: Convert) -> Path | Recording:
                 f"{command.src}: a ROS bag; say which topics are what: --topics cobot_magic or a TOML file"
             )
         return command.src
-    recording = read_bags(command.src, read_topics(command.topics), command.skip_damaged)
-    print("\n".join(recording.notes))
-    return recording
+    return read_bags(command.src, read_topics(command.topics), command.skip_damaged)

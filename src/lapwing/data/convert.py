@@ -1,135 +1,213 @@
-"""Other recordings into the flat HDF5 layout: LeRobot data sets, or a flat file to be resized or given rewards."""
+"""One layout into another: flat files, ALOHA folders and LeRobot data sets to a flat file or an ALOHA folder.
+
+Episode by episode, so that an interrupted conversion goes on where it was; read back and compared; and under its name
+only when all of it is there.
+"""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, replace
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from lapwing.data.formats import read_recording
-from lapwing.data.formats.flat_writer import FlatWriter
-from lapwing.data.formats.lerobot import DAMAGE_ADVICE, Damage, describe_damage, is_lerobot, scan_lerobot
-from lapwing.data.formats.video import ResizedFrames
-from lapwing.episode import Array, Episode, Frames, Recording
-from lapwing.errors import ConfigError, DataError
-from lapwing.spec import Camera
+from lapwing import __version__
+from lapwing.data.convert_source import ConvertOptions, Source, damage_of, expect_settings, open_source
+from lapwing.data.drafts import AlohaDraft, FlatDraft
+from lapwing.data.fingerprint import fingerprint
+from lapwing.data.formats.lerobot import DAMAGE_ADVICE, Damage, describe_damage
+from lapwing.data.unfinished import Unfinished
+from lapwing.data.verify import Unreadable
+from lapwing.episode import Episode, Recording
+from lapwing.errors import DataError
 
-Reward = Literal["last-step", "none"]
-
-_BLOCK_FRAMES = 64
+__all__ = ["Conversion", "ConvertOptions", "convert"]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written, and the damaged episodes that were left out."""
+    """What was written; resumed: how many of the episodes an earlier call had done; notes: what else to know."""
 
     path: Path
     episodes: int
     steps: int
     skipped: tuple[Damage, ...]
+    resumed: int
+    notes: tuple[str, ...]
 
     def __str__(self) -> str:
         text = f"{self.path}: wrote {self.episodes} episode{'s' * (self.episodes != 1)}, {self.steps} steps"
-        return f"{text}; left out {describe_damage(self.skipped)}" if self.skipped else text
+        text += f" ({self.resumed} of them before an interruption)" if self.resumed else ""
+        text += f"; left out {describe_damage(self.skipped)}" if self.skipped else ""
+        return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
 
 def convert(
-    src: Path | Recording,
-    dst: Path,
-    *,
-    size: int | None = None,
-    reward: Reward = "none",
-    skip_damaged: bool = False,
-    progress: bool = True,
+    src: Path | Recording, dst: Path, options: ConvertOptions | None = None, progress: bool = True
 ) -> Conversion:
-    """Write `src` as a flat file, which appears at `dst` when all went well.
+    """Write `src` in another layout; the file or folder appears at `dst` when all went well.
 
-    src: a path, or a recording that has been opened already: ROS bags, which this floor does not know.
-    size: frames become size x size pixels by area, each side scaled by itself; None keeps them.
-    reward: "last-step" says that each episode ends in success, unless the recording says otherwise: reward 1 and
-    a termination on its last step; "none" makes nothing up.
-    skip_damaged: leave out episodes that cannot be read. Raises DataError naming them otherwise.
+    src: a path, or a recording that has been opened already: ROS bags, which this floor does not know. Until the end
+    a hidden folder beside `dst` holds what is done: the same call goes on from there after an interruption.
+    Raises DataError naming damaged episodes unless they may be left out, ConfigError for settings out of range.
     """
-    _expect_settings(size, reward)
-    recording, damaged = _open(src, size)
-    src = recording.path
-    if damaged and not skip_damaged:
-        raise _refusal(src, damaged)
-    if not recording.episodes:
-        raise DataError(f"{src}: no sound episode; {describe_damage(damaged) if damaged else 'it holds none'}")
-    skipped = list(damaged)
-    written = steps = 0
-    frames = recording.num_steps * len(recording.spec.cameras)
-    with (
-        FlatWriter(dst, recording.spec) as writer,
-        tqdm(total=frames, desc="convert", unit="frame", disable=not progress) as bar,
-    ):
-        for index, episode in enumerate(recording.episodes):
-            try:
-                images = {name: _spool(part, dst, bar) for name, part in episode.images.items()}
-            except DataError as error:
-                damage = Damage(int(episode.meta.get("source_episode", index)), str(error))
-                if not skip_damaged:
-                    raise _refusal(src, [damage]) from error
-                skipped.append(damage)
-                continue
-            except OSError as error:
-                raise DataError(f"{dst}: cannot be written ({error.strerror}); free some space") from error
-            writer.add(_rewarded(replace(episode, images=images), reward))
-            written, steps = written + 1, steps + episode.num_steps
-    return Conversion(dst, written, steps, tuple(sorted(skipped, key=lambda damage: damage.episode)))
+    options = options or ConvertOptions()
+    expect_settings(options)
+    source = open_source(src, options)
+    path = source.recording.path
+    if source.damaged and not options.skip_damaged:
+        raise _refusal(path, source.damaged)
+    if not source.episodes:
+        told = describe_damage(source.damaged) if source.damaged else "it holds none"
+        raise DataError(f"{path}: no sound episode; {told}")
+    with Unfinished(dst, _identity(source.recording, options)) as work:
+        _expect_room(work, source.recording, options)
+        try:
+            return _convert(source, work, options, progress)
+        except DataError as error:
+            raise DataError(f"{error}{_hint(work)}") from error
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(f"{interrupt}{_hint(work)}".removeprefix("; ")) from interrupt
 
 
-def _expect_settings(size: int | None, reward: str) -> None:
-    if size is not None and not 1 <= size <= 4096:
-        raise ConfigError(f"size: {size}, expected 1 to 4096 pixels; 84 suits most policies")
-    if reward not in get_args(Reward):
-        raise ConfigError(f"reward: {reward!r}, expected one of {', '.join(get_args(Reward))}")
+def _hint(work: Unfinished) -> str:
+    if not work.records or not work.path.exists():
+        return ""
+    done = len(work.records)
+    return f"; {done} episode{'s are' if done > 1 else ' is'} done, and the same command goes on from there"
 
 
-def _open(src: Path | Recording, size: int | None) -> tuple[Recording, tuple[Damage, ...]]:
-    if isinstance(src, Path) and is_lerobot(src):
-        return scan_lerobot(src, size)
-    recording = src if isinstance(src, Recording) else read_recording(src)
-    return (recording if size is None else _resized(recording, size)), ()
+def _identity(recording: Recording, options: ConvertOptions) -> dict[str, Any]:
+    """What must not change between the calls of one conversion. Leaving out damaged episodes changes no other."""
+    settings = {key: value for key, value in asdict(options).items() if key != "skip_damaged"}
+    if options.labels:
+        settings["labels"] = _digest(options.labels.read_bytes())
+    read = (recording.spec.to_dict(), [one.num_steps for one in recording.episodes])  # whatever told how to read it
+    return {
+        "source": str(recording.path.absolute()),
+        "source files": fingerprint(recording.path),
+        "contents": _digest(repr(read).encode()),
+        **settings,
+        "version": __version__,
+    }
 
 
-def _resized(recording: Recording, size: int) -> Recording:
-    cameras = tuple(Camera(camera.name, size, size) for camera in recording.spec.cameras)
-    episodes = [
-        replace(episode, images={name: ResizedFrames(part, size) for name, part in episode.images.items()})
-        for episode in recording.episodes
-    ]
-    return replace(recording, spec=replace(recording.spec, cameras=cameras), episodes=episodes)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:24]
 
 
-def _refusal(src: Path, damaged: tuple[Damage, ...] | list[Damage]) -> DataError:
+def _refusal(src: Path, damaged: Sequence[Damage]) -> DataError:
     return DataError(f"{src}: {describe_damage(damaged)}; {DAMAGE_ADVICE}")
 
 
-def _spool(frames: Frames, dst: Path, bar: tqdm) -> Array:
-    """Decode all frames into a nameless file beside `dst`: a late fault leaves nothing of the episode behind.
+def _expect_room(work: Unfinished, recording: Recording, options: ConvertOptions) -> None:
+    """Refuse at once what would fill the disk hours later. Frames of a flat file lie there twice before the end."""
+    if options.to == "aloha" and options.dialect == "mobile-aloha":
+        return  # what JPEG leaves is not known
+    frame_bytes = sum(3 * camera.height * camera.width for camera in recording.spec.cameras)
+    done = sum(file.stat().st_size for file in work.path.rglob("*") if file.is_file())
+    needed = recording.num_steps * frame_bytes * (2 if options.to == "flat" else 1) - done
+    free = shutil.disk_usage(work.path).free
+    if needed > free:
+        raise DataError(
+            f"{work.out}: cannot be written: it takes {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; free some "
+            "space, or convert to a smaller --size"
+        )
 
-    In memory a long episode at full size would not fit.
-    """
-    with tempfile.TemporaryFile(dir=dst.parent) as file:
-        for start in range(0, frames.shape[0], _BLOCK_FRAMES):
-            block = frames[start : start + _BLOCK_FRAMES]
-            file.write(np.ascontiguousarray(block).data)
-            bar.update(len(block))
-        file.flush()
-        return np.memmap(file, np.uint8, "r", shape=frames.shape)
+
+def _convert(source: Source, work: Unfinished, options: ConvertOptions, progress: bool) -> Conversion:
+    episodes, cameras = source.episodes, len(source.recording.spec.cameras)
+    frames = [(one.num_steps if options.to == "flat" else one.num_rows) * cameras for one in episodes]
+    before, skipped = list(work.records), list(source.damaged)
+    written: list[Episode] = []
+    records: list[dict[str, Any]] = []
+    with (
+        _draft(source.recording, work, options) as draft,
+        tqdm(total=sum(frames), desc="convert", unit="frame", disable=not progress) as bar,
+    ):
+        for index, episode in enumerate(episodes):
+            known = before[index] if index < len(before) else None
+            record = _done(draft, work, known, episode, len(written), bar, frames[index])
+            if record["written"]:
+                written.append(episode)
+                records.append(record)
+                continue
+            skipped.append(damage_of(episode, index, record["reason"]))
+            if not options.skip_damaged:
+                work.discard()
+                raise _refusal(source.recording.path, skipped)
+        if not written:
+            work.discard()
+            raise DataError(f"{source.recording.path}: no sound episode; {describe_damage(skipped)}")
+    _finish(draft, work, written, records, progress)
+    return Conversion(
+        work.out,
+        len(written),
+        sum(episode.num_steps for episode in written),
+        tuple(sorted(skipped, key=lambda damage: damage.episode)),
+        sum(record["written"] for record in before),
+        source.notes,
+    )
 
 
-def _rewarded(episode: Episode, reward: Reward) -> Episode:
-    if reward == "none":
-        return episode
-    values = np.zeros(episode.num_steps, np.float32)
-    if episode.success is False:
-        return replace(episode, reward=values)
-    values[-1] = 1
-    return replace(episode, reward=values, terminated=True)
+def _done(
+    draft: FlatDraft | AlohaDraft,
+    work: Unfinished,
+    known: dict[str, Any] | None,
+    episode: Episode,
+    number: int,
+    bar: tqdm,
+    frames: int,
+) -> dict[str, Any]:
+    """The record of an episode: that of an earlier call where what it wrote is still there, else after writing it."""
+    if known is not None and (not known["written"] or draft.holds(known)):
+        _count(bar, frames)
+        return known
+    record = _write(draft, episode, number, bar)
+    if known is None:
+        work.note(record)
+    elif not record["written"]:
+        raise DataError(f"{work.out}: an episode that was done is lost, and its source with it: {record['reason']}")
+    return record
+
+
+def _count(bar: tqdm, frames: int) -> None:
+    """Move the bar on over what an earlier call has done, without taking it for speed."""
+    if not bar.disable:
+        bar.initial += frames
+        bar.last_print_n += frames
+        bar.n += frames
+
+
+def _finish(
+    draft: FlatDraft | AlohaDraft,
+    work: Unfinished,
+    written: Sequence[Episode],
+    records: Sequence[dict[str, Any]],
+    progress: bool,
+) -> None:
+    try:
+        result = draft.finish(written, records, progress)
+    except DataError:
+        work.discard()  # to go on from what is damaged would end here again
+        raise
+    work.finish(result)
+
+
+def _draft(recording: Recording, work: Unfinished, options: ConvertOptions) -> FlatDraft | AlohaDraft:
+    if options.to == "aloha":
+        return AlohaDraft(work.path, recording.spec, options.dialect)
+    return FlatDraft(work.path, recording.spec, [record for record in work.records if record["written"]])
+
+
+def _write(draft: FlatDraft | AlohaDraft, episode: Episode, number: int, bar: tqdm) -> dict[str, Any]:
+    """Write one episode. Returns what to note of it; where its frames cannot be read, the reason."""
+    try:
+        facts = draft.add(number, episode, bar)
+    except Unreadable as error:
+        return {"written": False, "reason": str(error)}
+    return {"written": True, "number": number, **facts}

@@ -6,6 +6,8 @@ import json
 import secrets
 import shutil
 import weakref
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -23,31 +25,33 @@ _BLOCK_BYTES = 32 << 20
 class FlatWriter:
     """A context manager that writes a flat file, which appears at `path` only when all went well.
 
-    Frames go to plain files beside `path` first: their number is unknown until the end, and a contiguous HDF5
-    dataset, the only kind that can be memory-mapped, cannot grow. The layout has room for N observations, so
-    the one after an episode's last action is left out. Raises DataError when `path` exists, cannot be written,
-    or an episode does not fit `spec`.
+    Episodes go to plain files in a folder beside `path` first: the number of frames is unknown until the end, and a
+    contiguous HDF5 dataset, the only kind that can be memory-mapped, cannot grow. The layout has room for N
+    observations, so the one after an episode's last action is left out, as are time stamps and sensors.
+
+    folder: where the episodes wait; by default a hidden folder that goes with the writer. One that is given stays
+    when something goes wrong, and a later writer goes on after its first `finished` episodes. Raises DataError when
+    `path` exists, cannot be written, or an episode does not fit `spec`.
     """
 
-    def __init__(self, path: str | Path, spec: RobotSpec) -> None:
+    def __init__(self, path: str | Path, spec: RobotSpec, folder: Path | None = None, finished: int = 0) -> None:
         path = Path(path)
-        self._path, self._spec = path, spec
+        self._path, self._spec, self._finished = path, spec, 0
         if path.exists():
             raise DataError(f"{path}: already exists; choose another name or delete it first")
-        self._folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        self._folder = folder or path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         # Known before the folder exists: an interrupt at any line, even in here, leaves nothing behind.
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._remove = None if folder else weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         try:
-            self._folder.mkdir()
+            self._folder.mkdir(exist_ok=folder is not None)
+            self._spools: dict[str, BinaryIO] = {
+                camera.name: _open_spool(self._spool_path(index)) for index, camera in enumerate(spec.cameras)
+            }
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); create or choose a folder") from error
-        self._spools: dict[str, BinaryIO] = {
-            camera.name: (self._folder / f"{index}.raw").open("wb") for index, camera in enumerate(spec.cameras)
-        }
-        self._episodes: list[dict[str, Any]] = []
-        self._columns: dict[str, list[Array]] = {
-            key: [] for key in ("observations/joint", "actions", "rewards", "terminals", "timeouts")
-        }
+        self._rows, self._has_reward = 0, False
+        for number in range(finished):
+            self._count(_load(self._episode_path(number)))
 
     def __enter__(self) -> FlatWriter:
         return self
@@ -63,70 +67,112 @@ class FlatWriter:
         except OSError as failure:
             raise DataError(f"{self._path}: cannot be written ({failure}); free some space") from failure
         finally:
-            self._remove()
+            if self._remove:
+                self._remove()
 
     def add(self, episode: Episode) -> None:
         """Append one episode."""
         self._expect_fit(episode)
         steps = episode.num_steps
+        last = np.arange(steps) == steps - 1
+        success = {} if episode.success is None else {"success": bool(episode.success)}
+        columns = {
+            "observations/joint": np.asarray(episode.state[:steps], np.float32),
+            "actions": np.asarray(episode.action, np.float32),
+            "terminals": last & episode.terminated,
+            "timeouts": last & episode.truncated,
+            "episode": np.array(json.dumps({**episode.meta, **success})),
+        }
+        if episode.reward is not None:
+            columns["rewards"] = np.asarray(episode.reward, np.float32)
         try:
             for camera in self._spec.cameras:
                 self._spool(camera, episode.images[camera.name], steps)
+            _save(self._episode_path(self._finished), columns)
         except OSError as error:
             raise DataError(f"{self._path}: cannot be written ({error.strerror}); free some space") from error
-        last = np.arange(steps) == steps - 1
-        self._columns["observations/joint"].append(np.asarray(episode.state[:steps], np.float32))
-        self._columns["actions"].append(np.asarray(episode.action, np.float32))
-        self._columns["terminals"].append(last & episode.terminated)
-        self._columns["timeouts"].append(last & episode.truncated)
-        if episode.reward is not None:
-            self._columns["rewards"].append(np.asarray(episode.reward, np.float32))
-        success = {} if episode.success is None else {"success": bool(episode.success)}
-        self._episodes.append({**episode.meta, **success})
+        self._count(columns)
+
+    def _count(self, columns: Mapping[str, Array]) -> None:
+        self._finished += 1
+        self._rows += len(columns["actions"])
+        self._has_reward = "rewards" in columns
+
+    def _spool_path(self, index: int) -> Path:
+        return self._folder / f"{index}.raw"
+
+    def _episode_path(self, number: int) -> Path:
+        return self._folder / f"{number}.npz"
 
     def _spool(self, camera: Camera, frames: Frames, steps: int) -> None:
         file, frame_bytes = self._spools[camera.name], camera.height * camera.width * 3
-        file.seek(sum(map(len, self._columns["actions"])) * frame_bytes)
+        file.seek(self._rows * frame_bytes)
         file.truncate()  # what an episode that could not be read to its end has left
         block = max(1, _BLOCK_BYTES // frame_bytes)
         for start in range(0, steps, block):
             file.write(np.ascontiguousarray(frames[start : min(start + block, steps)]).data)
+        file.flush()
 
     def _expect_fit(self, episode: Episode) -> None:
-        where = f"{self._path}: episode {len(self._episodes)}"
+        where = f"{self._path}: episode {self._finished}"
         dims = (episode.state.shape[1:], episode.action.shape[1:])
         expected = ((self._spec.state_dim,), (self._spec.action_dim,))
         if dims != expected:
             raise DataError(f"{where}: state and action axes {dims}, expected {expected} as in the spec")
         for camera in self._spec.cameras:
             _expect_camera(where, camera, episode)
-        if self._episodes and bool(self._columns["rewards"]) != (episode.reward is not None):
+        if self._finished and self._has_reward != (episode.reward is not None):
             raise DataError(f"{where}: some episodes have rewards and some have none; give all of them rewards")
 
     def _finish(self) -> None:
-        if not self._episodes:
+        if not self._finished:
             raise DataError(f"{self._path}: no episode to write; expected at least one")
+        episodes = [_load(self._episode_path(number)) for number in range(self._finished)]
         draft = self._folder / "flat.hdf5"
         # Files of format 1.8 on hold attributes of any size; older ones stop at 64 KiB.
         with h5py.File(draft, "w", libver=("v108", "latest")) as file:
-            for key, parts in self._columns.items():
-                if parts:
-                    file[key] = np.concatenate(parts)
+            file.create_group("observations")  # made on the way, it would carry the time: same data, other bytes
+            for key in ("observations/joint", "actions", "rewards", "terminals", "timeouts"):
+                if key in episodes[0]:
+                    file[key] = np.concatenate([columns[key] for columns in episodes])
             for index, camera in enumerate(self._spec.cameras):
-                self._move_frames(file, camera, self._folder / f"{index}.raw")
-            file.attrs["lapwing"] = json.dumps({"spec": self._spec.to_dict(), "episodes": self._episodes})
+                self._move_frames(file, camera, self._spool_path(index))
+            details = [json.loads(str(columns["episode"])) for columns in episodes]
+            file.attrs["lapwing"] = json.dumps({"spec": self._spec.to_dict(), "episodes": details})
         if self._path.exists():
             raise DataError(f"{self._path}: appeared while writing; choose another name or delete it first")
         draft.rename(self._path)
 
     def _move_frames(self, file: h5py.File, camera: Camera, spool: Path) -> None:
-        shape = (sum(map(len, self._columns["actions"])), camera.height, camera.width, 3)
+        shape = (self._rows, camera.height, camera.width, 3)
         dataset = file.create_dataset(f"observations/{camera.name}_image", shape, np.uint8)
         block = max(1, _BLOCK_BYTES // (camera.height * camera.width * 3))
         frames = np.memmap(spool, np.uint8, "r", shape=shape)
         for start in range(0, len(frames), block):
             dataset[start : start + block] = frames[start : start + block]
-        spool.unlink()
+        if self._remove:
+            spool.unlink()  # a given folder must stay whole until the file is there: it takes twice the room
+
+
+def _open_spool(path: Path) -> BinaryIO:
+    path.touch()
+    return path.open("r+b")
+
+
+def _save(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write beside and rename: an episode whose numbers are there is whole, frames and all."""
+    draft = path.with_suffix(".partial")
+    with draft.open("wb") as file:
+        np.savez(file, **columns)
+    draft.rename(path)
+
+
+def _load(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path) as stored:
+            return dict(stored)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read back ({error}); delete the folder and begin again") from error
 
 
 def _expect_camera(where: str, camera: Camera, episode: Episode) -> None:
