@@ -10,6 +10,7 @@ from lapwing.episode import Episode
 from lapwing.errors import WorldError
 from lapwing.spec import RobotSpec
 
+Quality = Literal["mixed", "expert", "human"]
 AlohaTask = Literal["transfer", "insertion"]
 
 WORLDS: tuple[str, ...] = ("toy", "aloha", "aloha-insertion")
@@ -27,7 +28,7 @@ def make_world(name: str, num: int = 1, size: int = 84) -> BatchEnv:
     return Sequential([Aloha(task, size) for _ in range(num)])
 
 
-def make_expert_world(name: str, *, quality: Literal["mixed", "expert"], size: int = 84) -> tuple[Env, ActionSource]:
+def make_expert_world(name: str, *, quality: Quality, size: int = 84) -> tuple[Env, ActionSource]:
     """A world and its scripted operator, who sees what no policy does. Raises WorldError.
 
     The operator's luck depends on the seed of its `reset` alone. Reset amid an episode it goes on from there: in the
@@ -41,8 +42,9 @@ def make_expert_world(name: str, *, quality: Literal["mixed", "expert"], size: i
         return Single(copies), toy.Expert(copies, quality)
     from lapwing.envs import aloha
 
+    style = _aloha_quality(quality)
     world = aloha.Aloha(task, size)
-    return world, aloha.Expert(world, task, quality)
+    return world, aloha.Expert(world, task, style)
 
 
 def world_spec(name: str, size: int = 84) -> RobotSpec:
@@ -57,7 +59,7 @@ def world_spec(name: str, size: int = 84) -> RobotSpec:
     return aloha.spec(task, size)
 
 
-def sample_world(name: str, *, quality: Literal["mixed", "expert"], size: int, seed: int) -> Iterator[Episode]:
+def sample_world(name: str, *, quality: Quality, size: int, seed: int) -> Iterator[Episode]:
     """Scripted demonstrations of a world without end, the same ones for the same seed. Raises WorldError."""
     task = _aloha_task(name)
     if task is None:
@@ -66,7 +68,7 @@ def sample_world(name: str, *, quality: Literal["mixed", "expert"], size: int, s
         return toy.demonstrations(quality, size, seed)
     from lapwing.envs import aloha
 
-    return aloha.demonstrations(task, quality, size, seed)
+    return aloha.demonstrations(task, _aloha_quality(quality), size, seed)
 
 
 def _aloha_task(name: str) -> AlohaTask | None:
@@ -76,3 +78,9 @@ def _aloha_task(name: str) -> AlohaTask | None:
     if name == "toy":
         return None
     return "insertion" if name == "aloha-insertion" else "transfer"
+
+
+def _aloha_quality(quality: Quality) -> Literal["mixed", "expert"]:
+    if quality == "human":
+        raise WorldError("quality 'human' belongs to the toy world; choose mixed or expert")
+    return quality

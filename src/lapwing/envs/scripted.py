@@ -11,7 +11,7 @@ import numpy as np
 from lapwing.envs.planar import BASE_LIMIT, DECOY, HOME, JOINT_LIMIT, JOINT_STEP, TARGET, Scene
 from lapwing.episode import Array
 
-Quality = Literal["mixed", "expert"]
+Quality = Literal["mixed", "expert", "human"]
 
 
 @dataclass(frozen=True)
@@ -19,23 +19,29 @@ class Habit:
     """How an operator works: which bar it goes for, and how badly.
 
     `jitter`: standard deviation of the noise on joint targets, rad. `aim`: of a miss that stays through the
-    episode, metres. `slip`: how often a gripper is commanded the wrong way.
+    episode, metres. `slip`: how often a gripper is commanded the wrong way. `pause`: how often a step begins a
+    rest of up to `longest_rest` steps. `hesitation`: least and most steps between arriving and closing the grippers.
     """
 
     bar: int
     jitter: float
     aim: float = 0.0
     slip: float = 0.0
+    pause: float = 0.0
+    longest_rest: int = 6
+    hesitation: tuple[int, int] = (0, 0)
 
 
 HABITS = {
     "good": Habit(TARGET, jitter=0.02),
     "noisy": Habit(TARGET, jitter=0.056, aim=0.04, slip=0.08),
     "wrong-target": Habit(DECOY, jitter=0.03),
+    "human": Habit(TARGET, jitter=0.02, pause=0.06, hesitation=(3, 12)),
 }
 SHARES: dict[Quality, dict[str, float]] = {
     "mixed": {"good": 0.28, "noisy": 0.26, "wrong-target": 0.46},
     "expert": {"good": 1.0},
+    "human": {"human": 1.0},
 }
 
 
@@ -53,10 +59,14 @@ class Operators:
         self._miss = np.stack([rng.normal(0.0, 1.0, (2, 2)) * habit.aim for habit, rng in pairs])
         self._noise = np.stack([rng.normal(0.0, 1.0, (max_steps, 14)) * habit.jitter for habit, rng in pairs])
         self._slips = np.stack([rng.random((max_steps, 2)) < habit.slip for habit, rng in pairs])
+        self._rests = np.stack([_rests(habit, rng, max_steps) for habit, rng in pairs])
+        self._hesitation = np.array([rng.integers(*habit.hesitation, endpoint=True) for habit, rng in pairs])
+        self._hovered = np.zeros(len(pairs), np.int64)
 
     def act(self, scene: Scene, step: int) -> Array:
         """The actions at a step, float32 [N, 16]."""
         action = expert(scene, self._bar, self._miss)
+        self._hold_still(action, scene, step)
         arms = action[:, :14].reshape(-1, 2, 7)
         arms[..., :6] += self._noise[:, step, :12].reshape(-1, 2, 6)
         arms[..., 6] = np.where(self._slips[:, step], 1.0 - arms[..., 6], arms[..., 6])
@@ -69,6 +79,25 @@ class Operators:
             axis=1,
             dtype=np.float32,
         )
+
+    def _hold_still(self, action: Array, scene: Scene, step: int) -> None:
+        """Stay where one is while resting, and at the bar until the hesitation is over."""
+        arrived = action[:, 6] == 0
+        still = self._rests[:, step] | (arrived & (self._hovered < self._hesitation))
+        self._hovered += arrived
+        arms = action[still, :14].reshape(-1, 2, 7)
+        arms[..., :6], arms[..., 6] = scene.angles[still], 1.0
+        action[still, :14] = arms.reshape(-1, 14)
+        action[still, 14:] = 0.0
+
+
+def _rests(habit: Habit, rng: np.random.Generator, max_steps: int) -> Array:
+    """The steps of an episode that an operator rests in, bool [max_steps]."""
+    resting = np.zeros(max_steps, bool)
+    if habit.pause:
+        for begin in np.flatnonzero(rng.random(max_steps) < habit.pause):
+            resting[begin : begin + rng.integers(2, habit.longest_rest, endpoint=True)] = True
+    return resting
 
 
 def expert(scene: Scene, bar: Array, miss: Array) -> Array:
