@@ -17,7 +17,6 @@ from PIL import Image
 
 from lapwing.cli import main
 from lapwing.data.formats import read_recording
-from lapwing.data.formats.aloha_writer import episode_path, write_aloha_episode
 from lapwing.episode import Array
 from lapwing.errors import DataError
 from lapwing.robot import ros_messages
@@ -372,7 +371,7 @@ def test_an_empty_topic(tmp_path: Path, topics: Callable[..., TopicMap]) -> None
 def test_without_the_package(tmp_path: Path, topics: Callable[..., TopicMap], monkeypatch: pytest.MonkeyPatch) -> None:
     path = script().write(tmp_path / "take.bag")
     monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
-    with pytest.raises(DataError, match=r'need the rosbags package; pip install "lapwing\[ros\]"'):
+    with pytest.raises(DataError, match="need the rosbags package; run `pip install"):
         read_bags(path, topics(), progress=False)
 
 
@@ -500,13 +499,12 @@ def test_converts_to_a_flat_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [axis.name for axis in recording.spec.state] == ["shoulder", "gripper"]
 
 
-def test_round_trip_through_an_aloha_folder(tmp_path: Path, topics: Callable[..., TopicMap]) -> None:
-    path = script("mcap", depth=True, base=True).write(tmp_path / "take")
-    recording = read_bags(path, topics(), progress=False)
-    folder = tmp_path / "eps"
-    folder.mkdir()
-    write_aloha_episode(episode_path(folder, 0), recording.episodes[0], recording.spec, "cobot-magic")
-    (read,), (episode,) = read_recording(folder).episodes, recording.episodes
+@pytest.mark.parametrize("dialect", ["aloha", "cobot-magic"])
+def test_round_trip_through_an_aloha_folder(dialect: str, tmp_path: Path, topics: Callable[..., TopicMap]) -> None:
+    path, folder = script("mcap", depth=True, base=True).write(tmp_path / "take"), tmp_path / "eps"
+    flags = ["--to", "aloha", "--dialect", dialect, "--topics", str(map_file(tmp_path))]
+    assert main(["data", "convert", str(path), str(folder), *flags]) == 0
+    (read,), (episode,) = read_recording(folder).episodes, read_bags(path, topics(), progress=False).episodes
     for name in ("state", "action", "time"):
         np.testing.assert_array_equal(getattr(read, name), getattr(episode, name))
     for name, frames in episode.images.items():
@@ -523,6 +521,7 @@ def test_round_trip_through_an_aloha_folder(tmp_path: Path, topics: Callable[...
         ([], "a ROS bag; say which topics are what: --topics"),
         (["--topics", "cobot_magic"], "no topic /camera_f/color/image_raw (stream cam_high); it has /follower, /front"),
         (["--topics", "absent.toml"], "absent.toml: no such map of topics"),
+        (["--topics", "cobot_magic", "--base", "off"], "--base and --image-layout say nothing of a ROS bag"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(

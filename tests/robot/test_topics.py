@@ -45,6 +45,8 @@ def test_reads_a_map(tmp_path: Path) -> None:
     assert topics.action[0].choice == "interpolated"
     assert topics.base is None
     assert topics.marks is None
+    assert topics.digest == read(tmp_path, SMALL).digest
+    assert topics.digest != read(tmp_path, SMALL.replace("/front", "/back")).digest
 
 
 def test_without_cameras_rows_lie_on_a_grid(tmp_path: Path) -> None:

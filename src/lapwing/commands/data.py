@@ -203,4 +203,6 @@ def _source(command: Convert) -> Path | Recording:
                 f"{command.src}: a ROS bag; say which topics are what: --topics cobot_magic or a TOML file"
             )
         return command.src
+    if (command.base, command.image_layout) != ("auto", "auto"):
+        raise ConfigError("--base and --image-layout say nothing of a ROS bag; its map of topics does")
     return read_bags(command.src, read_topics(command.topics), command.skip_damaged)

@@ -86,12 +86,13 @@ def _identity(recording: Recording, options: ConvertOptions) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(options).items() if key != "skip_damaged"}
     if options.labels:
         settings["labels"] = _digest(options.labels.read_bytes())
-    read = (recording.spec.to_dict(), [one.num_steps for one in recording.episodes])  # whatever told how to read it
+    # Whatever told how to read it: flags, or a map of topics.
+    read = (recording.spec.to_dict(), [(one.num_steps, dict(one.meta)) for one in recording.episodes])
     return {
         "source": str(recording.path.absolute()),
         "source files": fingerprint(recording.path),
-        "contents": _digest(repr(read).encode()),
         **settings,
+        "contents": _digest(repr(read).encode()),
         "version": __version__,
     }
 

@@ -140,6 +140,7 @@ class BagRows:
         """Where the episode comes from, and what became of the messages of its whole bag."""
         meta: dict[str, str | int | float] = {
             "bag": self.bag.name,
+            "topics": self.topics.digest,
             "start_time": self.origin / NANOSECONDS,
             "dropped_rows": self.dropped,
         }

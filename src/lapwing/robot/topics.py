@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,6 +69,11 @@ class TopicMap:
         """All that rows are made of."""
         base = () if self.base is None else (self.base,)
         return (*self.cameras.values(), *self.depth.values(), *self.state, *self.action, *base)
+
+    @property
+    def digest(self) -> str:
+        """What tells the map apart from one that says anything else."""
+        return f"{self.name} {hashlib.sha256(repr(self).encode()).hexdigest()[:12]}"
 
     def without(self, absent: set[str]) -> TopicMap:
         """The map without the optional streams of these names."""
