@@ -52,6 +52,8 @@ class Spy:
         self.arm.send_command(command)
 
     def stop(self) -> None:
+        if self.broken == "stop":
+            raise OSError("bus is gone")
         self.stops += 1
         self.arm.stop()
 
@@ -168,6 +170,24 @@ def test_every_command_keeps_the_limits_whatever_is_asked(station: Station, spie
         assert (np.abs(change) <= np.array(acceleration) * (1 + 1e-6)).all()
 
 
+def test_the_first_command_begins_where_the_robot_is(station: Station, spies: dict[str, Spy]) -> None:
+    station.reset(0)
+    station.step(GOAL)
+    for name, start in {"left": [0.3, 0.1], "right": [0.3, 0.5], "base": [0.0, 0.0]}.items():
+        assert len(spies[name].sent) == 1
+        np.testing.assert_allclose(spies[name].sent[0][1], start, atol=100 * 0.02**2)  # what acceleration allows
+
+
+def test_every_episode_has_stamps_and_accounts_of_its_own(station: Station, clock: ManualClock) -> None:
+    for seed in (0, 1):
+        observation = station.reset(seed)
+        assert observation.sensors["stamp_front"] == 0
+        for _ in range(30):
+            observation = station.step(GOAL)[0]
+        assert 30 <= station.account()["front"].pushed <= 35
+        clock.sleep(3.0)
+
+
 @pytest.mark.parametrize("name", ["front", "wrist"])
 def test_a_stalled_camera_stops_the_arms_and_is_named(
     station: Station, eyes: dict[str, Stalling], spies: dict[str, Spy], clock: ManualClock, name: str
@@ -281,6 +301,18 @@ def test_a_driver_that_fails_stops_all_arms_and_is_heard(station: Station, spies
     with pytest.raises(OSError, match="bus is gone"):
         station.step(GOAL)
     assert spies["base"].stops == stops + 1
+
+
+def test_an_arm_that_cannot_be_stopped_does_not_keep_the_others_from_it(
+    station: Station, spies: dict[str, Spy]
+) -> None:
+    station.reset(0)
+    stops = spies["base"].stops
+    spies["right"].broken = "stop"
+    with pytest.raises(OSError, match="bus is gone"):
+        station.close()
+    assert spies["base"].stops == stops + 1
+    spies["right"].broken = ""
 
 
 def test_devices_that_do_not_fit_the_description_are_refused(
