@@ -24,6 +24,7 @@ COMMANDS = {
     "train lapo": ("lapwing.commands.train:lapo", "train by offline reinforcement learning"),
     "train act": ("lapwing.commands.train:act", "train ACT: imitation, chunks of actions by a transformer"),
     "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
+    "import act": ("lapwing.commands.import_:act", "make a run of published ACT weights"),
     "eval": ("lapwing.commands.evaluate:evaluate", "run a trained policy in a simulated world"),
     "report": ("lapwing.commands.evaluate:report", "write RUN/report.html anew"),
     "bench data": ("lapwing.commands.bench:data", "time batches from a memory map beside plain copies of their bytes"),

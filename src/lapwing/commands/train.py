@@ -16,7 +16,7 @@ from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
 from lapwing.agents.lapo import LapoConfig
 from lapwing.commands.flags import parse
-from lapwing.run.checkpoint import config_from_json, linked_step
+from lapwing.run.checkpoint import config_from_json, find_checkpoint, linked_step, load_config
 from lapwing.run.directory import read_settings
 from lapwing.run.options import TrainOptions
 from lapwing.run.ranks import read_ranks
@@ -116,15 +116,16 @@ def _glance(args: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", nargs="?")
     parser.add_argument("--out", nargs="?", type=Path)
+    parser.add_argument("--init", nargs="?", type=Path)
     parser.add_argument("--resume", action="store_true")
     return parser.parse_known_args(args)[0]
 
 
 def _resumed(args: Sequence[str], kind: type[Any]) -> tuple[Any, Any]:
-    """Options and config of the run to resume; without one, nothing to start from."""
+    """Options and config of the run to resume, or the config of the weights to begin with; else nothing."""
     glance = _glance(args)
     if not glance.resume or glance.out is None:
-        return tyro.MISSING_NONPROP, None
+        return tyro.MISSING_NONPROP, None if glance.init is None else load_config(find_checkpoint(glance.init), kind)
     settings = read_settings(glance.out)
     try:
         return config_from_json(TrainOptions, settings["options"]), config_from_json(kind, settings["config"])

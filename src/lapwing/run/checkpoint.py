@@ -105,14 +105,47 @@ def load_acting(path: Path, device: str | torch.device = "cpu") -> tuple[Agent, 
 
 def load_train_state(path: Path) -> dict[str, Any]:
     """What continuing the training needs. Raises CheckpointError when missing or damaged."""
+    return _train_state(path, {"agent", "rng", "state"})
+
+
+def _train_state(path: Path, needed: set[str]) -> dict[str, Any]:
     file = path / "train_state.pt"
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{file}: missing or damaged: {_one_line(error)}; choose another checkpoint") from error
-    if not isinstance(state, dict) or not {"agent", "rng", "state"} <= state.keys():
+    if not isinstance(state, dict) or not needed <= state.keys():
         raise CheckpointError(f"{file}: holds no training state; choose another checkpoint")
     return state
+
+
+def load_config(path: Path, kind: type[Any]) -> Any:
+    """The settings of the algorithm that a checkpoint was trained with, as a `kind`. Raises CheckpointError."""
+    meta = _read_json(path / "config.json")
+    try:
+        if ALGORITHMS[meta["algorithm"]].config is kind:
+            return config_from_json(kind, meta["config"])
+    except (KeyError, TypeError, ValueError, LapwingError) as error:
+        raise CheckpointError(
+            f"{path}: config.json is not of this version ({_one_line(error)}); choose another checkpoint"
+        ) from error
+    raise CheckpointError(f"{path}: is of algorithm {meta['algorithm']!r}; choose a checkpoint of the one you train")
+
+
+def take_weights(agent: Agent, path: Path) -> None:
+    """Set all networks of a fresh `agent` to those of a checkpoint; optimisers begin anew.
+
+    Raises CheckpointError naming the first tensor that does not fit.
+    """
+    fresh = agent.state_dict()
+    own, found = fresh["networks"], _train_state(path, {"agent"})["agent"]["networks"]
+    for name in (*own, *found):
+        here, there = (list(side[name].shape) if name in side else "nothing" for side in (own, found))
+        if here != there:
+            raise CheckpointError(
+                f"{path}: {name!r} is {there} there and {here} here; the robot and all sizes must be the same"
+            )
+    agent.load_state_dict({**fresh, "networks": found})
 
 
 def find_checkpoint(run: Path, which: Which = "best") -> Path:

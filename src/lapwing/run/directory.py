@@ -70,7 +70,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_settings(run: Path) -> dict[str, Any]:
-    """What config.json of a run says. Raises CheckpointError when `run` is none."""
+    """What config.json of a run to resume says. Raises CheckpointError when `run` is none, or was imported."""
     path = run / "config.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -82,6 +82,8 @@ def read_settings(run: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: {error}") from error
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path}: damaged: expected a JSON object")
+    if "imported" in settings:
+        raise CheckpointError(f"{run}: was imported, there is no training to resume; start one from it: --init {run}")
     return settings
 
 

@@ -23,6 +23,8 @@ class TrainOptions:
     training episode takes. 2000 epochs of 40 episodes in batches of 8 are 10,000 steps."""
     batch_size: int = 64
     """Samples in a step, over all processes together."""
+    init: str | None = None
+    """A run or checkpoint directory to take the weights from; the algorithm's settings must fit them."""
     seed: int = 0
     """Of the split, the initial weights and the order of the batches."""
     eval_every: Annotated[int, tyro.conf.arg(aliases=["--eval-freq"])] = 1000

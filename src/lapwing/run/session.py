@@ -21,6 +21,7 @@ from lapwing.run.checkpoint import (
     link_checkpoint,
     linked_step,
     load_train_state,
+    take_weights,
 )
 from lapwing.run.device import pick_precision
 from lapwing.run.directory import create_run, expect_same, read_settings, write_json
@@ -139,12 +140,15 @@ def _build(
     device: torch.device,
     saved: Mapping[str, Any] | None,
 ) -> Agent:
-    """A fresh agent from the seed, or the saved one."""
+    """A fresh agent from the seed, or from the weights of another run; or the saved one."""
     torch.manual_seed(options.seed)
-    agent = build_agent(algorithm, config, data.spec, facts, restore=saved is not None)
+    has_weights = saved is not None or options.init is not None
+    agent = build_agent(algorithm, config, data.spec, facts, restore=has_weights)
     agent.prepare(device, bf16, options.compile)
     if saved is not None:
         agent.load_state_dict(saved["agent"])
+    elif options.init is not None:
+        take_weights(agent, find_checkpoint(Path(options.init)))
     if isinstance(agent.sampling, Transitions):
         data.expect_reward()
     return agent

@@ -129,7 +129,7 @@ def tiles(run: RunResults) -> list[Tile]:
 def training_effort(run: RunResults) -> str:
     """How long the run has been trained, in words."""
     if not run.steps:
-        return "not trained yet"
+        return "imported weights" if "imported" in run.config else "not trained yet"
     if "seconds" not in run.progress:
         return f"{run.steps:,} steps"
     minutes = float(run.progress["seconds"][1][-1]) / 60

@@ -77,7 +77,9 @@ def _read(source: EpisodeSource) -> AlohaFile:
     spec = None if declared is None else _declared_spec(source, declared)
     if spec is None:
         sensors = found_sensors(source, base_action)
-        axes = _arms("state", state.shape[1], name), _arms("action", action.shape[1], name)
+        # Only cobot_magic stores grippers as they come, in no unit that the file tells.
+        unit = "" if name == "cobot-magic" else "open"
+        axes = arm_axes("state", state.shape[1], unit), arm_axes("action", action.shape[1], unit)
         spec = RobotSpec(name, _cameras(images), *axes, rate_hz, sensor_specs(sensors))
     else:
         sensors = declared_sensors(source, spec)
@@ -180,12 +182,10 @@ def _dialect(source: EpisodeSource) -> tuple[str, float]:
     return "aloha", 50.0 if "sim" in attributes and not has_base_action else 0.0
 
 
-def _arms(prefix: str, count: int, dialect: str) -> tuple[Axis, ...]:
+def arm_axes(prefix: str, count: int, gripper_unit: str = "") -> tuple[Axis, ...]:
     """Two arms of six joints and a gripper each, where there are 14 numbers."""
     if count != 14:
         return unnamed_axes(prefix, count)
-    # Only cobot_magic stores grippers as they come, in no unit that the file tells.
-    gripper_unit = "" if dialect == "cobot-magic" else "open"
     return tuple(
         axis
         for side in ("left", "right")
