@@ -30,6 +30,8 @@ LIGHT = (
     "data.check",
     "data.convert",
     "data.formats",
+    "data.record",
+    "run.recorder",
     "cli",
 )
 

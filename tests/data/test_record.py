@@ -471,8 +471,8 @@ for trial in range(50):
     folder = Path(sys.argv[2]) / str(trial)
     folder.mkdir()
     pid = os.fork()
+    os.setpgid(pid, pid)
     if pid == 0:
-        os.setpgid(0, 0)
         endless(folder)
     while trial % 5 and not list(folder.glob("episode_*.hdf5")):  # the others may be killed before the first
         time.sleep(0.001)

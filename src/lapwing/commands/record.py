@@ -16,7 +16,7 @@ from lapwing.commands.flags import parse
 from lapwing.data.record import EpisodeWriter
 from lapwing.data.spool import next_number
 from lapwing.env import ActionSource, Env
-from lapwing.envs import make_expert_world
+from lapwing.envs import Quality, make_expert_world
 from lapwing.errors import ConfigError, SpecError, WorldError
 from lapwing.run import recorder as recording
 from lapwing.run.operator import HELP, Operator
@@ -42,8 +42,8 @@ class Record:
     """Who acts: scripted, or policy=RUN."""
     episodes: int = 1
     """Episodes to keep."""
-    quality: Literal["expert", "mixed"] = "expert"
-    """Of the scripted expert. mixed: mistaken and failing episodes too."""
+    quality: Quality = "expert"
+    """Of the scripted expert. mixed: mistaken and failing episodes too; human: rests and hesitation (toy)."""
     size: int | None = None
     """Height and width of the images in pixels; None: 84, or what the policy was trained on."""
     seed: int = 0
@@ -57,7 +57,7 @@ class Record:
     recover: Literal["keep", "discard"] = "keep"
     """What becomes of an episode that was unfinished when a recorder was killed."""
     failures: Literal["auto", "keep", "drop"] = "auto"
-    """Whether episodes without success are kept; auto: dropped where a scripted expert of quality expert acts."""
+    """Whether episodes without success are kept; auto: only those of a policy and of quality mixed."""
     too_slow: Literal["mark", "discard"] = "mark"
     """What becomes of an episode that ran too slow for --rate-hz."""
     slowest: float = 0.84
