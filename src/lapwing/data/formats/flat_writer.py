@@ -6,11 +6,11 @@ import json
 import secrets
 import shutil
 import weakref
-import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -36,12 +36,14 @@ class FlatWriter:
 
     def __init__(self, path: str | Path, spec: RobotSpec, folder: Path | None = None, finished: int = 0) -> None:
         path = Path(path)
-        self._path, self._spec, self._finished = path, spec, 0
+        self._path, self._spec = path, replace(spec, sensors=())
         if path.exists():
             raise DataError(f"{path}: already exists; choose another name or delete it first")
         self._folder = folder or path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         # Known before the folder exists: an interrupt at any line, even in here, leaves nothing behind.
         self._remove = None if folder else weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._episodes = [_load(self._episode_path(number)) for number in range(finished)]
+        self._rows = sum(len(columns["actions"]) for columns in self._episodes)
         try:
             self._folder.mkdir(exist_ok=folder is not None)
             self._spools: dict[str, BinaryIO] = {
@@ -49,9 +51,6 @@ class FlatWriter:
             }
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); create or choose a folder") from error
-        self._rows, self._has_reward = 0, False
-        for number in range(finished):
-            self._count(_load(self._episode_path(number)))
 
     def __enter__(self) -> FlatWriter:
         return self
@@ -88,21 +87,18 @@ class FlatWriter:
         try:
             for camera in self._spec.cameras:
                 self._spool(camera, episode.images[camera.name], steps)
-            _save(self._episode_path(self._finished), columns)
+            if not self._remove:
+                _save(self._episode_path(len(self._episodes)), columns)
         except OSError as error:
             raise DataError(f"{self._path}: cannot be written ({error.strerror}); free some space") from error
-        self._count(columns)
-
-    def _count(self, columns: Mapping[str, Array]) -> None:
-        self._finished += 1
-        self._rows += len(columns["actions"])
-        self._has_reward = "rewards" in columns
+        self._episodes.append(columns)
+        self._rows += steps
 
     def _spool_path(self, index: int) -> Path:
         return self._folder / f"{index}.raw"
 
     def _episode_path(self, number: int) -> Path:
-        return self._folder / f"{number}.npz"
+        return self._folder / f"{number}.npy"
 
     def _spool(self, camera: Camera, frames: Frames, steps: int) -> None:
         file, frame_bytes = self._spools[camera.name], camera.height * camera.width * 3
@@ -114,30 +110,29 @@ class FlatWriter:
         file.flush()
 
     def _expect_fit(self, episode: Episode) -> None:
-        where = f"{self._path}: episode {self._finished}"
+        where = f"{self._path}: episode {len(self._episodes)}"
         dims = (episode.state.shape[1:], episode.action.shape[1:])
         expected = ((self._spec.state_dim,), (self._spec.action_dim,))
         if dims != expected:
             raise DataError(f"{where}: state and action axes {dims}, expected {expected} as in the spec")
         for camera in self._spec.cameras:
             _expect_camera(where, camera, episode)
-        if self._finished and self._has_reward != (episode.reward is not None):
+        if self._episodes and ("rewards" in self._episodes[0]) != (episode.reward is not None):
             raise DataError(f"{where}: some episodes have rewards and some have none; give all of them rewards")
 
     def _finish(self) -> None:
-        if not self._finished:
+        if not self._episodes:
             raise DataError(f"{self._path}: no episode to write; expected at least one")
-        episodes = [_load(self._episode_path(number)) for number in range(self._finished)]
         draft = self._folder / "flat.hdf5"
         # Files of format 1.8 on hold attributes of any size; older ones stop at 64 KiB.
         with h5py.File(draft, "w", libver=("v108", "latest")) as file:
             file.create_group("observations")  # made on the way, it would carry the time: same data, other bytes
             for key in ("observations/joint", "actions", "rewards", "terminals", "timeouts"):
-                if key in episodes[0]:
-                    file[key] = np.concatenate([columns[key] for columns in episodes])
+                if key in self._episodes[0]:
+                    file[key] = np.concatenate([columns[key] for columns in self._episodes])
             for index, camera in enumerate(self._spec.cameras):
                 self._move_frames(file, camera, self._spool_path(index))
-            details = [json.loads(str(columns["episode"])) for columns in episodes]
+            details = [json.loads(str(columns["episode"])) for columns in self._episodes]
             file.attrs["lapwing"] = json.dumps({"spec": self._spec.to_dict(), "episodes": details})
         if self._path.exists():
             raise DataError(f"{self._path}: appeared while writing; choose another name or delete it first")
@@ -159,19 +154,23 @@ def _open_spool(path: Path) -> BinaryIO:
     return path.open("r+b")
 
 
-def _save(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write beside and rename: an episode whose numbers are there is whole, frames and all."""
+def _save(path: Path, columns: Mapping[str, Array]) -> None:
+    """Write arrays, their names first, beside and rename: an episode whose numbers are there is whole, frames and all.
+
+    One after the other, not zipped: a recording may have thousands of short episodes.
+    """
     draft = path.with_suffix(".partial")
     with draft.open("wb") as file:
-        np.savez(file, **columns)
+        for values in (np.array(list(columns)), *columns.values()):
+            np.save(file, values)
     draft.rename(path)
 
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path) as stored:
-            return dict(stored)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:
+            return {str(name): np.load(file) for name in np.load(file)}
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: cannot be read back ({error}); delete the folder and begin again") from error
 
 
