@@ -216,4 +216,4 @@ def _is_timed(episode: Episode) -> bool:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return f"{round(seconds * 1e3, 2):.3g} ms"
