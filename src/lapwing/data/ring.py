@@ -16,7 +16,7 @@ from lapwing.episode import Array
 from lapwing.errors import DataError
 
 _SHARED = Path("/dev/shm")  # memory where there is such a folder; elsewhere a file of the temporary folder
-_LARGEST = 256 << 20  # bytes: near two seconds of three 480x640 cameras at 50 Hz
+_LARGEST = 512 << 20  # bytes: near four seconds of three 480x640 cameras at 50 Hz
 _MOST_SLOTS, _FEWEST_SLOTS = 256, 8
 _COUNTER_BYTES = 64
 
