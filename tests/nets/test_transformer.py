@@ -16,6 +16,7 @@ from lapwing.nets.transformer import (
     DecoderLayer,
     Encoder,
     EncoderLayer,
+    attend,
     sine_image_positions,
     sine_positions,
 )
@@ -33,6 +34,29 @@ def test_an_encoder_layer_without_positions_is_pytorchs(pre_norm: bool) -> None:
     x, is_pad = torch.randn(3, 5, WIDTH), torch.arange(5) > torch.tensor([[4], [2], [0]])
     expected = theirs(x, src_key_padding_mask=is_pad)
     torch.testing.assert_close(ours(x, torch.zeros_like(x), is_pad)[~is_pad], expected[~is_pad])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])  # with so little nothing is dropped, but the formula is written out
+def test_attention_in_training_is_pytorchs(dropout: float) -> None:
+    attention = nn.MultiheadAttention(WIDTH, HEADS, dropout, batch_first=True)
+    query, key, value = (torch.randn(3, tokens, WIDTH, requires_grad=True) for tokens in (4, 5, 5))
+    is_pad = torch.arange(5) > torch.tensor([[4], [2], [0]])
+    ours = attend(attention, query, key, value, is_pad)
+    theirs, _ = attention(query, key, value, key_padding_mask=is_pad)
+    torch.testing.assert_close(ours, theirs)
+    given = [query, key, value, *attention.parameters()]
+    gradients = (torch.autograd.grad(said.square().sum(), given) for said in (ours, theirs))
+    torch.testing.assert_close(*gradients)
+
+
+def test_attention_drops_shares_in_training_alone() -> None:
+    attention = nn.MultiheadAttention(WIDTH, HEADS, 0.5, batch_first=True)
+    x = torch.randn(2, 6, WIDTH)
+    torch.manual_seed(0)
+    drawn = torch.stack([attend(attention, x, x, x) for _ in range(4000)])
+    undropped = attend(attention.eval(), x, x, x)
+    assert drawn.std(0).min() > 0.01
+    torch.testing.assert_close(drawn.mean(0), undropped, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])

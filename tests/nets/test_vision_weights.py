@@ -18,7 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from lapwing.batch import Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.optim import gradient_step
-from lapwing.nets.vision import RESNET_BLOCKS, ObsEncoder, VisionConfig, resnet_body
+from lapwing.nets.vision import RESNET_BLOCKS, FrozenNorm, ObsEncoder, VisionConfig, resnet_body
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
 RESNET = VisionConfig(backbone="resnet18", weights="none", image_feature_dim=32)
@@ -70,6 +70,30 @@ def statistics(net: nn.Module) -> Iterator[Tensor]:
     for module in net.modules():
         if isinstance(module, FrozenBatchNorm2d):
             yield from (module.weight, module.bias, module.running_mean, module.running_var)
+
+
+@pytest.fixture
+def norms() -> tuple[FrozenNorm, FrozenBatchNorm2d]:
+    """Ours and torchvision's, with the same statistics."""
+    ours, theirs = FrozenNorm(8), FrozenBatchNorm2d(8)
+    for values in theirs.buffers():
+        values.uniform_(0.5, 2.0)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def test_a_frozen_norm_is_torchvisions(norms: tuple[FrozenNorm, FrozenBatchNorm2d]) -> None:
+    x = torch.randn(2, 8, 5, 7, requires_grad=True)
+    said = [norm(x) for norm in norms]
+    torch.testing.assert_close(*said)
+    torch.testing.assert_close(*(torch.autograd.grad(one.square().sum(), x) for one in said))
+
+
+def test_a_frozen_norm_stays_in_bf16(norms: tuple[FrozenNorm, FrozenBatchNorm2d]) -> None:
+    ours, theirs = norms
+    x = torch.randn(2, 8, 5, 7).bfloat16()
+    assert ours(x).dtype == torch.bfloat16
+    torch.testing.assert_close(ours(x).float(), theirs(x.float()), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("copies", [2, 3])

@@ -38,8 +38,7 @@ class EncoderLayer(nn.Module):
 
     def _attend(self, x: Tensor, position: Tensor, is_pad: Tensor | None) -> Tensor:
         placed = x + position
-        attended, _ = self.self_attn(placed, placed, x, key_padding_mask=is_pad, need_weights=False)
-        return self.dropout1(attended)  # type: ignore[no-any-return]
+        return self.dropout1(attend(self.self_attn, placed, placed, x, is_pad))  # type: ignore[no-any-return]
 
     def _transform(self, x: Tensor) -> Tensor:
         return self.dropout2(self.linear2(self.dropout(F.relu(self.linear1(x)))))  # type: ignore[no-any-return]
@@ -83,10 +82,10 @@ class DecoderLayer(nn.Module):
 
     def _exchange(self, x: Tensor, query: Tensor) -> Tensor:
         placed = x + query
-        return self.dropout1(self.self_attn(placed, placed, x, need_weights=False)[0])  # type: ignore[no-any-return]
+        return self.dropout1(attend(self.self_attn, placed, placed, x))  # type: ignore[no-any-return]
 
     def _look(self, x: Tensor, query: Tensor, memory: Tensor, position: Tensor) -> Tensor:
-        seen, _ = self.multihead_attn(x + query, memory + position, memory, need_weights=False)
+        seen = attend(self.multihead_attn, x + query, memory + position, memory)
         return self.dropout2(seen)  # type: ignore[no-any-return]
 
     def _transform(self, x: Tensor) -> Tensor:
@@ -114,6 +113,39 @@ class Decoder(nn.Module):
         for layer in self.layers:
             x = layer(x, query, memory, position)
         return self.norm(x)  # type: ignore[no-any-return]
+
+
+def attend(
+    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, is_pad: Tensor | None = None
+) -> Tensor:
+    """What `attention` says to query [B, T, D], key and value [B, S, D]. is_pad: bool [B, S], keys to be left out.
+
+    The same as calling it. But with dropout PyTorch has no fused operation on a CPU, and what it falls back on makes
+    an encoder layer take up to 1.5 times as long in bf16, 1.1 times in fp32, as the formula written out.
+    """
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    inputs = zip((query, key, value), weights, biases, strict=True)
+    queries, keys, values = (_heads(F.linear(*one), attention.num_heads) for one in inputs)
+    mask = None if is_pad is None else ~is_pad[:, None, None]
+    dropout = attention.dropout if attention.training else 0.0
+    if dropout and query.device.type == "cpu":
+        said = _attend_by_formula(queries, keys, values, mask, dropout)
+    else:
+        said = F.scaled_dot_product_attention(queries, keys, values, mask, dropout)
+    return attention.out_proj(said.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def _heads(x: Tensor, count: int) -> Tensor:
+    """[B, T, D] -> [B, heads, T, D / heads]."""
+    return x.view(*x.shape[:2], count, -1).transpose(1, 2)
+
+
+def _attend_by_formula(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention over [B, heads, T, D]; mask: True for what may be looked at."""
+    likeness = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if mask is not None:
+        likeness = likeness.masked_fill(~mask, -math.inf)
+    return F.dropout(likeness.softmax(-1), dropout) @ value  # in bf16 too the softmax sums in fp32
 
 
 def sine_positions(length: int, width: int) -> Tensor:

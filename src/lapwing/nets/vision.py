@@ -272,10 +272,26 @@ def resnet_body(
 
 
 def _resnet(blocks: Sequence[int], frozen: bool, pretrained: Mapping[str, Tensor] | None) -> ResNet:
-    net = ResNet(BasicBlock, list(blocks), norm_layer=FrozenBatchNorm2d if frozen else partial(_group_norm))
+    net = ResNet(BasicBlock, list(blocks), norm_layer=FrozenNorm if frozen else partial(_group_norm))
     if pretrained is not None:
         _load(net, pretrained)
     return net
+
+
+class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
+    """Frozen BatchNorm as one multiply-add in the number format of its input.
+
+    torchvision's multiplies and adds apart, and turns bf16 into fp32: the whole backbone takes 1.5 times as long.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        offset = self.bias - self.running_mean * scale
+        return torch.addcmul(_per_channel(offset, x), x, _per_channel(scale, x))
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x.dtype)[:, None, None]
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
