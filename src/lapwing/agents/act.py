@@ -103,7 +103,9 @@ _ORIGINAL = ActConfig(
     draw_by_episode=True,
     std_floor=1e-2,
     random_shift=0,
-    transformer=TransformerConfig(decoder_output="first", camera_embedding=False),
+    transformer=TransformerConfig(
+        pre_norm=False, decoder_output="first", camera_embedding=False, position_values=False
+    ),
     vision=BackboneConfig(weights="imagenet"),
 )
 PRESETS = {

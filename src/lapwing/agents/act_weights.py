@@ -120,6 +120,7 @@ def published_settings(state: State, heads: int = 8, decoder_output: Output | No
         pre_norm="model.encoder.norm.weight" in ours.tensors,
         decoder_output=decoder_output or ours.decoder_output,
         camera_embedding=False,
+        position_values=False,
     )
     return replace(
         PRESETS["original"],

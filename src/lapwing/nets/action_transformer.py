@@ -28,14 +28,17 @@ class TransformerConfig:
     """Of the policy's encoder and of the CVAE's."""
     decoder_layers: int = 7
     dropout: float = 0.1
-    pre_norm: bool = False
-    """LayerNorm before each part instead of after it."""
+    pre_norm: bool = True
+    """LayerNorm before each part, which trains steadily from the first step; the original has it after."""
     decoder_output: Output = "last"
     """Decoder layer that the actions are read from; first: the original code's, which trains no other."""
     image_positions: Literal["sine", "learned"] = "sine"
     """Positions of the cells of a camera's map."""
     camera_embedding: bool = True
     """A learned vector for each camera; without it equal places of two cameras carry one position."""
+    position_values: bool = True
+    """Let tokens carry their positions from the start; in the original only queries and keys do, so that what is read
+    of a cell never says where it is."""
     patch: int = 1
     """Side of the squares of map cells that become one token; 2 gives a quarter of the tokens."""
 
@@ -75,6 +78,7 @@ class ActionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.cameras, self.vision = spec.camera_names, vision
+        self.position_values = sizes.position_values
         width = sizes.width
         if self.cameras:
             self.maps = ImageMaps(spec.cameras, vision, share_backbone)
@@ -109,7 +113,7 @@ class ActionTransformer(nn.Module):
 
     def forward(self, obs: Obs, latent: Tensor) -> Tensor:
         tokens, position = self._tokens(obs, latent)
-        memory = self.encoder(tokens, position)
+        memory = self.encoder(tokens + position if self.position_values else tokens, position)
         return self.action(self.decoder(self.queries.weight[None], memory, position))  # type: ignore[no-any-return]
 
     def _tokens(self, obs: Obs, latent: Tensor) -> tuple[Tensor, Tensor]:
