@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from lapwing.errors import ConfigError, LapwingError
-from lapwing.run import bench_lapo
-from lapwing.run.bench_lapo import Row, find_reference, measure, table
-from lapwing.run.bench_worker import Footprint, Job, load_reference, work
+from lapwing.run import bench_lapo, bench_process
+from lapwing.run.bench_lapo import Row, measure, table
+from lapwing.run.bench_process import find_reference, load_reference
+from lapwing.run.bench_worker import Footprint, Job, work
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def plain() -> ModuleType:
-    return load_reference(find_reference())
+    return load_reference(find_reference("plain_lapo.py"))
 
 
 @pytest.mark.parametrize(("encode_once", "forwards"), [(False, 7), (True, 2)])
@@ -62,7 +63,7 @@ def answers(job: Job) -> tuple[float, Footprint]:
 
 @pytest.mark.parametrize("encoder", [None, "stacked"])
 def test_a_worker_measures(encoder: str | None) -> None:
-    reference = find_reference() if encoder is None else None
+    reference = find_reference("plain_lapo.py") if encoder is None else None
     job = Job("one", 2, 48, "cpu", torch.get_num_threads(), encoder, "small", encode_once=True, reference=reference)
     seconds, footprint = answers(job)
     assert seconds > 0
@@ -91,7 +92,7 @@ def test_the_table_compares_with_the_first_row_and_stacked_with_separate() -> No
 
 
 def test_an_installed_package_has_no_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bench_lapo, "__file__", str(tmp_path / "a" / "b" / "c" / "bench_lapo.py"))
+    monkeypatch.setattr(bench_process, "BENCHMARKS", tmp_path)
     with pytest.raises(ConfigError, match="no part of the installed package; run it from a checkout"):
         bench_lapo.main()
 

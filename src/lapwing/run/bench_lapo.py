@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from lapwing.errors import ConfigError, LapwingError
+from lapwing.errors import ConfigError
+from lapwing.run.bench_process import ask, find_reference, in_columns, process, where
 from lapwing.run.bench_worker import Backbone, Encoder, Footprint, Job, work
 from lapwing.run.device import DeviceName, PrecisionName, pick_device, pick_precision
 
@@ -67,67 +64,29 @@ def main(
     kind = pick_device(device)
     chosen = pick_precision(precision, kind)
     threads = threads or torch.get_num_threads()
-    plain = Job("plain", batch, size, kind.type, threads, reference=find_reference())
+    plain = Job("plain", batch, size, kind.type, threads, reference=find_reference("plain_lapo.py"))
     ours = replace(plain, reference=None, backbone=backbone, precision=chosen, compiled=compiled)
     jobs = [plain, replace(plain, name="plain, encoded once", encode_once=True)]
     jobs += [replace(ours, name=f"ours, {encoder}", encoder=encoder) for encoder in encoders]
-    where = torch.cuda.get_device_name(kind) if kind.type == "cuda" else f"{kind.type}, threads {threads}"
     print(
-        f"LAPO step, batch {batch}, three cameras of {size}x{size}, {where}; ours: {backbone}, {chosen}"
+        f"LAPO step, batch {batch}, three cameras of {size}x{size}, {where(kind, threads)}; ours: {backbone}, {chosen}"
         f"{', compiled' if compiled else ''}; median of {repeats} rounds in turn"
     )
     print(table(measure(jobs, repeats, steps=20 if kind.type == "cuda" else 1)))
     print(NOTES)
 
 
-def find_reference() -> Path:
-    """benchmarks/plain_lapo.py of the checkout this package runs from. Raises ConfigError."""
-    path = Path(__file__).parents[3] / "benchmarks" / "plain_lapo.py"
-    if not path.is_file():
-        raise ConfigError(
-            "bench lapo: the plain reference, benchmarks/plain_lapo.py, is no part of the installed package; "
-            "run it from a checkout of the repository installed with `pip install -e .`"
-        )
-    return path
-
-
 def measure(jobs: Sequence[Job], repeats: int, steps: int) -> list[Row]:
     """Run all jobs in processes of their own, in turn: a warm-up round, then `repeats` rounds of `steps` steps."""
     seconds: dict[str, list[float]] = {job.name: [] for job in jobs}
     with ExitStack() as stack:
-        workers = {job: stack.enter_context(_worker(job)) for job in jobs}
+        workers = {job: stack.enter_context(process(work, job)) for job in jobs}
         for turn in tqdm(range(repeats + 1), desc="rounds", unit="round", leave=False):
             for job, pipe in workers.items():
-                taken = _ask(job, pipe, steps)
+                taken = ask(job.name, pipe, steps)
                 if turn > 0:
                     seconds[job.name].append(taken)
-        return [Row(job.name, median(seconds[job.name]), _ask(job, pipe, 0)) for job, pipe in workers.items()]
-
-
-@contextmanager
-def _worker(job: Job) -> Iterator[Connection]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, job), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        process.kill()  # whatever it had to say has been received
-        process.join()
-        ours.close()
-
-
-def _ask(job: Job, pipe: Connection, steps: int) -> Any:
-    try:
-        pipe.send(steps)
-        return pipe.recv()
-    except (EOFError, ConnectionError) as error:
-        raise LapwingError(
-            f"bench lapo: the process of {job.name!r} ended early, its own message stands above; "
-            "if it was killed, memory ran out: use a smaller --batch or fewer --encoders"
-        ) from error
+        return [Row(job.name, median(seconds[job.name]), ask(job.name, pipe, 0)) for job, pipe in workers.items()]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -138,11 +97,7 @@ def table(rows: Sequence[Row]) -> str:
     if {"ours, stacked", "ours, separate"} <= named.keys():
         cells.append(["stacked for separate", *_gains(named["ours, stacked"], named["ours, separate"]), ""])
     cells.append(["documents' prediction", "", "-67 %", "", "1.6-2.2x", "", "-63 %", ""])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in cells)
-    )
+    return in_columns(cells)
 
 
 def _cells(row: Row, first: Row) -> list[str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -20,6 +16,7 @@ from lapwing.agent import RewardFacts
 from lapwing.agents.lapo import LapoAgent, LapoConfig
 from lapwing.batch import Batch, Obs
 from lapwing.nets.vision import VisionConfig
+from lapwing.run.bench_process import load_reference, memory, seconds_of
 from lapwing.run.device import Precision, pick_device
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
@@ -59,40 +56,13 @@ def work(pipe: Connection, job: Job) -> None:
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     device = pick_device(job.device)
-    held = _memory(device, peak=False)
+    held = memory(device, peak=False)
     parameters, step = _plain(job, device) if job.encoder is None else _ours(job, device, job.compiled)
     while steps := pipe.recv():
-        pipe.send(_seconds(step, steps, device))
-    peak = _memory(device, peak=True) - held
+        pipe.send(seconds_of(step, steps, device))
+    peak = memory(device, peak=True) - held
     eager = _ours(job, device, False)[1] if job.compiled else step
     pipe.send(Footprint(parameters, peak, _convolution_share(eager, device)))
-
-
-def _seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
-    _wait(device)
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    _wait(device)
-    return (time.perf_counter() - began) / steps
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _memory(device: torch.device, peak: bool) -> int:
-    """Bytes held now, or at the most so far: of the GPU's allocator on cuda, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():
-        field = "VmHWM:" if peak else "VmRSS:"
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field)) << 10
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
 
 
 def _plain(job: Job, device: torch.device) -> tuple[int, Callable[[], object]]:
@@ -101,17 +71,6 @@ def _plain(job: Job, device: torch.device) -> tuple[int, Callable[[], object]]:
     learner = plain.PlainLapo(STATE_DIM, ACTION_DIM, (0.0, 1.0), job.encode_once).to(device)
     batch = plain.random_batch(job.batch, job.size, STATE_DIM, ACTION_DIM, device)
     return sum(p.numel() for p in learner.parameters()), lambda: learner.update(batch)
-
-
-def load_reference(path: Path) -> ModuleType:
-    """The module `benchmarks/plain_lapo.py`, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def _ours(job: Job, device: torch.device, compiled: bool) -> tuple[int, Callable[[], object]]:
@@ -178,7 +137,7 @@ def _convolution_share(step: Callable[[], object], device: torch.device) -> floa
         convolutions.replay()
     shares = []
     for _ in range(3):
-        whole = _seconds(step, 1, device)
+        whole = seconds_of(step, 1, device)
         with torch.no_grad():
-            shares.append(_seconds(convolutions.replay, 1, device) / whole)
+            shares.append(seconds_of(convolutions.replay, 1, device) / whole)
     return median(shares)
