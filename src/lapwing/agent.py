@@ -21,11 +21,13 @@ class Scaling:
 
     mean-std: mean 0 and standard deviation 1. min-max: the range becomes [-1, 1]. No standard deviation, or half
     range, counts as less than `std_floor` (in the axis's own unit), so that a constant axis does not explode.
+    `horizon`: actions predicted at once; relative ones are offsets from the state that the first was predicted from.
     """
 
     state: Normalization = "mean-std"
     action: Normalization = "mean-std"
     std_floor: float = 1e-3
+    horizon: int = 1
 
 
 @dataclass(frozen=True)

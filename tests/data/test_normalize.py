@@ -14,6 +14,7 @@ from lapwing.agent import Scaling
 from lapwing.data.axes import corresponding_axes
 from lapwing.data.dataset import split_episodes
 from lapwing.data.normalize import RANGE_MARGIN, Normalizer
+from lapwing.episode import Episode
 from lapwing.errors import CheckpointError, ConfigError, DataError
 from lapwing.spec import Axis, RobotSpec, unnamed_axes
 
@@ -143,6 +144,21 @@ def test_relative_actions_are_offsets_from_the_state(tiny_episodes, tiny_spec):
 )
 def test_which_state_axis_an_action_axis_commands(state, action, expected):
     assert corresponding_axes(RobotSpec("r", (), state, action)).tolist() == expected
+
+
+def test_relative_chunks_are_measured_along_the_chunk(tiny_spec):
+    """An arm that moves by 1 a step is up to K away from where its chunk of K was predicted."""
+    names = [axis.name for axis in tiny_spec.action]
+    path = np.arange(40, dtype=np.float32)[:, None]
+    state = np.tile(path, (1, tiny_spec.state_dim))
+    episode = Episode({}, state, np.tile(path, (1, len(names))), None, terminated=False)
+    spec = replace(tiny_spec, cameras=())
+    for horizon in (1, 8):
+        normalizer = Normalizer.fit([episode], spec, True, Scaling(horizon=horizon))
+        ahead = np.concatenate([np.full(40 - k, k) for k in range(horizon)])
+        matched = normalizer.relative_to >= 0
+        np.testing.assert_allclose(normalizer.action_mean[matched], ahead.mean(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(normalizer.action_std[matched], max(ahead.std(), 1e-3), rtol=1e-5)
 
 
 def test_relative_actions_need_an_axis_to_be_relative_to(tiny_episodes, tiny_spec):

@@ -92,7 +92,7 @@ class ActConfig:
 
     @property
     def scaling(self) -> Scaling:
-        return Scaling(self.state_scaling, self.action_scaling, self.std_floor)
+        return Scaling(self.state_scaling, self.action_scaling, self.std_floor, self.chunk)
 
 
 _ORIGINAL = ActConfig(

@@ -54,7 +54,7 @@ class BcConfig:
 
     @property
     def scaling(self) -> Scaling:
-        return Scaling(self.state_scaling, self.action_scaling)
+        return Scaling(self.state_scaling, self.action_scaling, horizon=self.chunk)
 
 
 class BcAgent:

@@ -15,6 +15,7 @@ from lapwing.errors import CheckpointError, ConfigError, DataError
 from lapwing.spec import Axis, RobotSpec
 
 DEFAULT_SCALING = Scaling()
+MEASURED_AHEAD = 16  # places of a chunk that relative actions are measured at, evenly spaced
 RANGE_MARGIN = 1e-4  # of min-max, on either side, as in act-plus-plus
 _BEFORE_OFFSETS = {
     "state_offset": "state_mean",
@@ -64,7 +65,7 @@ class Normalizer:
         action = np.concatenate([episode.action for episode in episodes])
         _expect_finite("state", spec.state, state)
         _expect_finite("action", spec.action, action)
-        offset = action - _reference(state, relative_to)
+        offset = _offsets(episodes, relative_to, scaling.horizon) if relative else action
         return Normalizer(
             *_offset_and_scale(state, scaling.state, scaling.std_floor),
             *_offset_and_scale(offset, scaling.action, scaling.std_floor),
@@ -142,6 +143,18 @@ def _offset_and_scale(values: Array, kind: Normalization, floor: float) -> tuple
     else:
         offset, scale = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
     return offset.astype(np.float32), np.maximum(scale, floor).astype(np.float32)
+
+
+def _offsets(episodes: Sequence[Episode], relative_to: Array, horizon: int) -> Array:
+    """What a chunk's actions are relative to the state it was predicted from, which grows along the chunk: [M, A]."""
+    places = np.unique(np.linspace(0, horizon - 1, min(horizon, MEASURED_AHEAD)).astype(int))
+    return np.concatenate(
+        [
+            episode.action[ahead:] - _reference(episode.state[: episode.num_steps - ahead], relative_to)
+            for episode in episodes
+            for ahead in places[places < episode.num_steps]
+        ]
+    )
 
 
 def _expect_finite(what: str, axes: Sequence[Axis], values: Array) -> None:
