@@ -41,12 +41,12 @@ def test_losses_by_hand() -> None:
     is_pad = torch.tensor([[False, True], [False, False]])
     zero = torch.zeros(2, 2, 2)
     # errors of the valid steps: 1, 2 | 0.5, 0 | 3, 0
-    assert chunk_loss(predicted, zero, is_pad, "l1", over_padding=False).item() == pytest.approx(6.5 / 6)
-    assert chunk_loss(predicted, zero, is_pad, "l1", over_padding=True).item() == pytest.approx(6.5 / 8)
-    assert chunk_loss(predicted, zero, is_pad, "l2", over_padding=False).item() == pytest.approx(14.25 / 6)
+    assert chunk_loss(predicted, zero, is_pad, "l1", dilute=False).item() == pytest.approx(6.5 / 6)
+    assert chunk_loss(predicted, zero, is_pad, "l1", dilute=True).item() == pytest.approx(6.5 / 8)
+    assert chunk_loss(predicted, zero, is_pad, "l2", dilute=False).item() == pytest.approx(14.25 / 6)
     # smooth: x^2 / 2 below 1, |x| - 1/2 above
     smooth = (0.5 + 1.5 + 0.125 + 2.5) / 6
-    assert chunk_loss(predicted, zero, is_pad, "smooth-l1", over_padding=False).item() == pytest.approx(smooth)
+    assert chunk_loss(predicted, zero, is_pad, "smooth-l1", dilute=False).item() == pytest.approx(smooth)
 
 
 def test_kl_by_hand() -> None:
@@ -68,6 +68,27 @@ def test_padding_never_counts_in_the_valid_mean(batch: int, chunk: int, axes: in
     torch.testing.assert_close(chunk_loss(predicted, action, is_pad, loss, False), flat)
     share = (~is_pad).float().mean()
     torch.testing.assert_close(chunk_loss(predicted, action, is_pad, loss, True), flat * share)
+
+
+def test_the_last_action_is_held_where_padding_repeats_it(
+    make_agent: Callable[..., ActAgent], make_batch: MakeBatch, blind: RobotSpec
+) -> None:
+    """Recordings that end when the gripper has closed: what comes after is still to keep it closed."""
+    batch = make_batch(blind, make_agent(blind).sampling)
+    opened, closed = torch.ones_like(batch.action), -torch.ones_like(batch.action)
+    closes_at = torch.arange(8)[:, None] % 4
+    steps = torch.arange(4)
+    action = torch.where((steps >= closes_at)[..., None], closed, opened)
+    obs = replace(batch.obs, state=torch.zeros_like(batch.obs.state))
+    batch = replace(batch, obs=obs, action=action, is_pad=steps > closes_at)
+    last = {}
+    for padding in ("ignore", "repeat"):
+        agent = make_agent(blind, padding=padding, kl_weight=100.0)
+        for _ in range(300):
+            agent.update(batch)
+        last[padding] = agent.act(obs)[0, 2].mean()
+    assert last["repeat"] < -0.8  # three of four have closed by then
+    assert last["ignore"] > -0.8  # among those that go on, one has closed and one has not
 
 
 def test_codes_are_drawn_as_often_as_they_are_likely() -> None:
@@ -192,7 +213,7 @@ def test_augmentation_is_for_training_and_its_centre_for_acting(
 def test_presets_say_what_the_original_does() -> None:
     original = PRESETS["original"]
     assert (original.chunk, original.draw_by_episode, original.random_shift) == (100, True, 0)
-    assert (original.transformer.decoder_output, original.loss_over_padding, original.grad_clip) == ("first", True, 0)
+    assert (original.transformer.decoder_output, original.padding, original.grad_clip) == ("first", "dilute", 0)
     assert (original.lr, original.backbone_lr, original.kl_weight, original.std_floor) == (1e-5, 1e-5, 10, 1e-2)
     assert (PRESETS["cobot-magic"].chunk, PRESETS["cobot-magic"].share_backbone) == (32, False)
 

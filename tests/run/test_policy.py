@@ -122,6 +122,15 @@ def test_frames_of_the_recorded_size_are_resized_as_for_training(
             np.testing.assert_array_equal(frames, store.gather(name, stored_rows))
 
 
+def test_frames_that_may_not_be_written_are_copied(run: Path, observation: Observation) -> None:
+    """As they come from a memory map; PyTorch would warn, and a warning is an error here."""
+    locked = {name: frames.copy() for name, frames in observation.images.items()}
+    for frames in locked.values():
+        frames.flags.writeable = False
+    expected = load_policy(run)(observation)
+    np.testing.assert_array_equal(load_policy(run)(Observation(locked, observation.state)), expected)
+
+
 class Counter:
     """Predicts chunks of three that say how often it was asked, and which action of the chunk it is."""
 

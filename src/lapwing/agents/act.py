@@ -35,6 +35,7 @@ from lapwing.spec import RobotSpec
 
 Latent = Literal["gaussian", "vq", "none"]
 Loss = Literal["l1", "l2", "smooth-l1"]
+Padding = Literal["ignore", "repeat", "dilute"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class ActConfig:
     weight_decay: float = 1e-4
     loss: Loss = "l1"
     """Of the reconstruction, equation (1)."""
-    loss_over_padding: bool = False
-    """Divide the reconstruction loss by all steps of the chunk, padding included, as the original does."""
+    padding: Padding = "ignore"
+    """Steps past an episode's end. ignore: they do not count; repeat: the last action is to be held there, for
+    recordings that end at the moment of success; dilute: they do not count, yet the loss is divided by them too, as
+    in the original."""
     latent: Latent = "gaussian"
     """gaussian: the paper's CVAE; vq: discrete codes and a learned prior over them; none: no latent."""
     kl_weight: float = 10.0
@@ -98,7 +101,7 @@ class ActConfig:
 _ORIGINAL = ActConfig(
     lr=1e-5,
     backbone_lr=1e-5,
-    loss_over_padding=True,
+    padding="dilute",
     grad_clip=0.0,
     draw_by_episode=True,
     std_floor=1e-2,
@@ -177,12 +180,14 @@ class ActAgent:
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (3) on one batch, then the average of the weights."""
         self.networks.train()
+        if self.config.padding == "repeat":  # past the end the batch's actions repeat the last one
+            batch = replace(batch, is_pad=torch.zeros_like(batch.is_pad))
         obs = augment(random_shift(batch.obs, self.config.random_shift), self.config.augmentation)
         with self._precision():
             latent, regulariser, metrics = self._infer(batch)
             predicted = self.model(obs, latent).float()
         reconstruction = chunk_loss(
-            predicted, batch.action, batch.is_pad, self.config.loss, self.config.loss_over_padding
+            predicted, batch.action, batch.is_pad, self.config.loss, self.config.padding == "dilute"
         )
         gradient_step(self.optimizer, reconstruction + regulariser, self._clip)
         if self.config.ema_decay:
@@ -271,10 +276,10 @@ class ActAgent:
         self.optimizer.load_state_dict(state["optimizers"]["all"])
 
 
-def chunk_loss(predicted: Tensor, action: Tensor, is_pad: Tensor, loss: Loss, over_padding: bool) -> Tensor:
+def chunk_loss(predicted: Tensor, action: Tensor, is_pad: Tensor, loss: Loss, dilute: bool = False) -> Tensor:
     """Equation (1): mean over the axes of the valid steps. predicted, action: [B, K, A]; is_pad: bool [B, K].
 
-    over_padding: divide by all steps, as the original code does.
+    dilute: divide by all steps, as the original code does.
     """
     match loss:
         case "l1":
@@ -284,7 +289,7 @@ def chunk_loss(predicted: Tensor, action: Tensor, is_pad: Tensor, loss: Loss, ov
         case "smooth-l1":
             error = F.smooth_l1_loss(predicted, action, reduction="none")
     valid = (~is_pad)[..., None].to(predicted.dtype)
-    if over_padding:
+    if dilute:
         return (error * valid).mean()
     return (error * valid).sum() / (valid.sum() * action.shape[-1]).clamp(min=1)
 
