@@ -131,7 +131,8 @@ def _fitted(camera: Camera, frames: Array, batch: int, single: bool) -> Array:
             f"images: camera {camera.name!r} has shape {list(frames.shape[1 if single else 0 :])}, expected "
             f"{'' if single else f'{batch} x '}{camera.height} x {camera.width} x 3, or another height and width"
         )
-    return np.ascontiguousarray(resize(frames, camera.height, camera.width))
+    resized = resize(frames, camera.height, camera.width)
+    return np.require(resized, requirements=["C", "W"])  # PyTorch warns of memory that may not be written
 
 
 def _ndim(state: Any) -> int:
