@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("lapwing.commands.evaluate:report", "write RUN/report.html anew"),
     "bench data": ("lapwing.commands.bench:data", "time batches from a memory map beside plain copies of their bytes"),
     "bench lapo": ("lapwing.commands.bench:lapo", "time a LAPO step beside a plain reference, encoder by encoder"),
+    "bench act": ("lapwing.commands.bench:act", "time ACT beside a plain reference: training, acting, reading files"),
 }  # fmt: skip
 
 

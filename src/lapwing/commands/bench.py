@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lapwing.commands.flags import call
-from lapwing.run import bench_data, bench_lapo
+from lapwing.run import bench_act, bench_data, bench_lapo
 
 
 def data(args: Sequence[str]) -> int:
@@ -17,4 +17,10 @@ def data(args: Sequence[str]) -> int:
 def lapo(args: Sequence[str]) -> int:
     """`lapwing bench lapo`"""
     call(bench_lapo.main, args, "lapwing bench lapo")
+    return 0
+
+
+def act(args: Sequence[str]) -> int:
+    """`lapwing bench act`"""
+    call(bench_act.main, args, "lapwing bench act")
     return 0
