@@ -32,9 +32,9 @@ def main() -> None:
     args = _parser().parse_args(words)
     learners = [
         Learner("ACT, last layer", "act", [*act_flags, "--decoder-output", "last"]),
-        Learner("ACT, first layer", "act", [*act_flags, "--decoder-output", "first"]),
         Learner("BC", "bc", bc_flags),
         Learner(f"BC, chunks of {args.bc_chunk}", "bc", [*bc_flags, "--chunk", str(args.bc_chunk)]),
+        Learner("ACT, first layer", "act", [*act_flags, "--decoder-output", "first"]),
     ]
     args.out.mkdir(parents=True, exist_ok=True)
     data = _record(args)
@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--world", default="aloha", help="aloha, aloha-insertion or toy")
     parser.add_argument("--quality", default="expert", help="of the demonstrations; toy also: human, mixed")
     parser.add_argument("--demonstrations", type=int, default=50)
+    parser.add_argument(
+        "--failures", default="auto", help="keep or drop what did not succeed; auto: as `lapwing record`"
+    )
     parser.add_argument("--size", type=int, default=128, help="pixels of the recorded frames")
     parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and the table")
     parser.add_argument("--steps", type=int, default=20_000)

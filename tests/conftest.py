@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Lapwing, Said
 
+from lapwing import cli
 from lapwing.data.formats.flat import FlatWriter
 from lapwing.episode import Episode, Recording
 from lapwing.spec import Axis, Camera, RobotSpec
@@ -93,3 +95,17 @@ def _episodes(spec: RobotSpec, kinds: Sequence[tuple[int, bool, bool]], seed: in
             )
         )
     return tuple(episodes)
+
+
+@pytest.fixture
+def lapwing(capsys: pytest.CaptureFixture[str]) -> Lapwing:
+    """lapwing("data check", path, json=True) runs a command line in this process."""
+
+    def run(command: str, *words: object, **flags: object) -> Said:
+        args = [*command.split(), *map(str, words)]
+        for name, value in flags.items():
+            args += [f"--{name.replace('_', '-')}"] + ([] if value is True else str(value).split())
+        capsys.readouterr()
+        return Said(cli.main(args), *capsys.readouterr())
+
+    return run

@@ -9,51 +9,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from command_line import Lapwing, Said, error_line
 
 from lapwing import cli
 from lapwing.run.checkpoint import linked_step
 
 SMALL = """--backbone small --weights none --hidden 16 --obs-feature-dim 16 --image-feature-dim 16 --batch-size 8
     --device cpu --precision fp32 --threads 1"""
-
-
-class Said(NamedTuple):
-    """What a command line led to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Lapwing = Callable[..., Said]
-
-
-@pytest.fixture
-def lapwing(capsys: pytest.CaptureFixture[str]) -> Lapwing:
-    """lapwing("data check", path, json=True) runs a command line in this process."""
-
-    def run(command: str, *words: object, **flags: object) -> Said:
-        args = [*command.split(), *map(str, words)]
-        for name, value in flags.items():
-            args += [f"--{name.replace('_', '-')}"] + ([] if value is True else str(value).split())
-        capsys.readouterr()
-        return Said(cli.main(args), *capsys.readouterr())
-
-    return run
-
-
-def error_line(said: Said) -> str:
-    """The one line of an error; there is no other, and no traceback."""
-    assert said.code == 2, said
-    lines = [line for line in said.err.splitlines() if line.strip()]
-    assert len(lines) == 1, said.err
-    assert lines[0].startswith("lapwing: error: ")
-    return lines[0].removeprefix("lapwing: error: ")
 
 
 @pytest.fixture

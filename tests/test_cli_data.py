@@ -7,53 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from command_line import Lapwing, error_line
 
 from lapwing import cli
 from lapwing.data.formats import read_recording
 from lapwing.data.formats.aloha_writer import episode_path, write_aloha_episode
 from lapwing.episode import Recording
-
-
-class Said(NamedTuple):
-    """What a command line led to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Lapwing = Callable[..., Said]
-
-
-@pytest.fixture
-def lapwing(capsys: pytest.CaptureFixture[str]) -> Lapwing:
-    """lapwing("data check", path, json=True) runs a command line in this process."""
-
-    def run(command: str, *words: object, **flags: Any) -> Said:
-        args = [*command.split(), *map(str, words)]
-        for name, value in flags.items():
-            args += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-        capsys.readouterr()
-        return Said(cli.main(args), *capsys.readouterr())
-
-    return run
-
-
-def error_line(said: Said) -> str:
-    """The one line of an error; progress bars aside, there is no other."""
-    assert said.code == 2, said
-    lines = [line for line in said.err.splitlines() if line.strip() and "it/s" not in line and "frame" not in line[:60]]
-    assert len(lines) == 1, said.err
-    assert lines[0].startswith("lapwing: error: ")
-    return lines[0].removeprefix("lapwing: error: ")
 
 
 @pytest.fixture(scope="session")

@@ -333,6 +333,22 @@ def test_expert_quality_is_good_ones_alone() -> None:
     assert np.mean([episode.success for episode in episodes]) >= 0.98
 
 
+def test_human_operators_rest_hesitate_and_finish_slowly() -> None:
+    human = list(islice(sample_world("toy", quality="human", size=16, seed=0), 60))
+    expert_steps = [one.num_steps for one in islice(sample_world("toy", quality="expert", size=16, seed=0), 60)]
+    assert 0.6 < np.mean([episode.success for episode in human]) < 0.9
+    assert np.mean([episode.num_steps for episode in human]) > 1.8 * np.mean(expert_steps)
+    for episode in (one for one in human if one.success):
+        closes = int(np.argmax(episode.action[:, 6] < 0.5))
+        moved = np.abs(episode.action - episode.state[:-1])[closes - 2 : closes, :12].max()
+        assert moved < 0.1  # a tremor, and nothing else, in the two steps before the grippers close
+
+
+def test_worlds_of_mujoco_have_no_human_operators() -> None:
+    with pytest.raises(WorldError, match="quality 'human' belongs to the toy world; choose mixed or expert"):
+        sample_world("aloha", quality="human", size=16, seed=0)
+
+
 def test_worlds_are_made_by_name() -> None:
     world: BatchEnv = make_world("toy", num=2, size=20)
     assert (world.num, world.spec, world.max_steps) == (2, world_spec("toy", 20), 50)

@@ -180,3 +180,17 @@ def test_the_chunk_encoder_does_not_look_at_padding() -> None:
     other = torch.where(is_pad[..., None], 99.0, action)
     assert torch.equal(encoder(state, action, is_pad), encoder(state, other, is_pad))
     assert not torch.equal(encoder(state, action, is_pad), encoder(state, action + 1, is_pad))
+
+
+@pytest.mark.parametrize("position_values", [True, False])
+def test_tokens_carry_their_positions_or_leave_them_to_queries_and_keys(position_values: bool) -> None:
+    spec = RobotSpec("one", cameras((32, 32)), unnamed_axes("s", 5), unnamed_axes("a", 3))
+    sizes = TransformerConfig(16, 2, 16, 1, 1, 0.0, position_values=position_values)
+    model = ActionTransformer(spec, 4, 6, sizes, BackboneConfig("small", "none"), True)
+    given: list[tuple[torch.Tensor, ...]] = []
+    model.encoder.register_forward_hook(lambda _, inputs, __: given.append(inputs))
+    obs = Obs({camera.name: picture(camera) for camera in spec.cameras}, torch.randn(2, 5))
+    model(obs, torch.zeros(2, 6))
+    tokens, position = given[0]
+    expected = model.see(obs) + (position[:, 2:] if position_values else 0)
+    torch.testing.assert_close(tokens[:, 2:], expected)

@@ -57,7 +57,7 @@ class Record:
     recover: Literal["keep", "discard"] = "keep"
     """What becomes of an episode that was unfinished when a recorder was killed."""
     failures: Literal["auto", "keep", "drop"] = "auto"
-    """Whether episodes without success are kept; auto: only those of a policy and of quality mixed."""
+    """Whether episodes without success are kept; auto: those of a policy and of every quality but expert."""
     too_slow: Literal["mark", "discard"] = "mark"
     """What becomes of an episode that ran too slow for --rate-hz."""
     slowest: float = 0.84
@@ -118,7 +118,7 @@ def _expect_sense(command: Record) -> None:
 
 def _keeps_failures(command: Record) -> bool:
     if command.failures == "auto":
-        return command.expert != "scripted" or command.quality == "mixed"
+        return command.expert != "scripted" or command.quality != "expert"
     return command.failures == "keep"
 
 

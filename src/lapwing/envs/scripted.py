@@ -21,6 +21,7 @@ class Habit:
     `jitter`: standard deviation of the noise on joint targets, rad. `aim`: of a miss that stays through the
     episode, metres. `slip`: how often a gripper is commanded the wrong way. `pause`: how often a step begins a
     rest of up to `longest_rest` steps. `hesitation`: least and most steps between arriving and closing the grippers.
+    `speed`: lowest and highest share of the fastest motion, drawn for the episode.
     """
 
     bar: int
@@ -30,13 +31,14 @@ class Habit:
     pause: float = 0.0
     longest_rest: int = 6
     hesitation: tuple[int, int] = (0, 0)
+    speed: tuple[float, float] = (1.0, 1.0)
 
 
 HABITS = {
     "good": Habit(TARGET, jitter=0.02),
     "noisy": Habit(TARGET, jitter=0.056, aim=0.04, slip=0.08),
     "wrong-target": Habit(DECOY, jitter=0.03),
-    "human": Habit(TARGET, jitter=0.02, pause=0.06, hesitation=(3, 12)),
+    "human": Habit(TARGET, jitter=0.02, pause=0.06, hesitation=(2, 8), speed=(0.3, 0.6)),
 }
 SHARES: dict[Quality, dict[str, float]] = {
     "mixed": {"good": 0.28, "noisy": 0.26, "wrong-target": 0.46},
@@ -62,10 +64,12 @@ class Operators:
         self._rests = np.stack([_rests(habit, rng, max_steps) for habit, rng in pairs])
         self._hesitation = np.array([rng.integers(*habit.hesitation, endpoint=True) for habit, rng in pairs])
         self._hovered = np.zeros(len(pairs), np.int64)
+        self._speed = np.array([rng.uniform(*habit.speed) for habit, rng in pairs])
 
     def act(self, scene: Scene, step: int) -> Array:
         """The actions at a step, float32 [N, 16]."""
         action = expert(scene, self._bar, self._miss)
+        self._slow_down(action, scene)
         self._hold_still(action, scene, step)
         arms = action[:, :14].reshape(-1, 2, 7)
         arms[..., :6] += self._noise[:, step, :12].reshape(-1, 2, 6)
@@ -79,6 +83,13 @@ class Operators:
             axis=1,
             dtype=np.float32,
         )
+
+    def _slow_down(self, action: Array, scene: Scene) -> None:
+        slow = self._speed < 1
+        arms = action[slow, :14].reshape(-1, 2, 7)
+        step = arms[..., :6] - scene.angles[slow]
+        arms[..., :6] = scene.angles[slow] + self._speed[slow, None, None] * step
+        action[slow, :14] = arms.reshape(-1, 14)
 
     def _hold_still(self, action: Array, scene: Scene, step: int) -> None:
         """Stay where one is while resting, and at the bar until the hesitation is over."""

@@ -141,7 +141,8 @@ def demonstrations(quality: Quality, size: int, seed: int) -> Iterator[Episode]:
     """Episodes of scripted operators without end, the same ones for the same seed.
 
     "mixed": 28 % good, 26 % noisy and 46 % that go for the decoy (meta "kind": good, noisy, wrong-target), about
-    42 % successes; "expert": good ones alone. Every episode keeps the observation after its last action.
+    42 % successes; "expert": good ones alone; "human": operators who move slowly, rest and hesitate, a quarter of whom
+    run out of time. Every episode keeps the observation after its last action.
     """
     # World seeds lie above those a person types, so that no evaluation meets a world of the training data.
     draws = np.random.default_rng(seed)
