@@ -30,7 +30,7 @@ original: the same maths, one decoder layer. product: seven decoder layers of wh
 act: a control step that asks the network (ensembling does at each), from frames to an action; open loop: the mean
 control step where a chunk is played to its end. memory: the most a process held above its imports (cuda: allocator).
 Variants take turns, each in its own process; the median counts, lowest and highest in brackets. A step on one sample
-goes before. Backbones start at random and have frozen BatchNorm, as ImageNet's have."""
+(cuda: three whole ones) and an act go before. Backbones start at random, with frozen BatchNorm as ImageNet's have."""
 
 DATA_NOTES = """\
 read: a batch of random steps by one thread, from the disk (files dropped from the cache before) and from the cache.
@@ -139,7 +139,8 @@ def measure(jobs: Sequence[Job], repeats: int, seconds: float) -> list[Row]:
             tqdm(total=repeats * len(jobs), desc=f"{jobs[0].height}x{jobs[0].width}", unit="turn", leave=False)
         )
         for name, pipe in pipes.items():
-            ask(name, pipe, ("warm" if steps == 1 else "step", 1 if steps == 1 else 3))
+            ask(name, pipe, ("warm", 1) if steps == 1 else ("step", 3))
+            ask(name, pipe, ("ask", 1))
         for _ in range(repeats):
             began = time.monotonic()
             for name, pipe in pipes.items():
