@@ -395,7 +395,10 @@ BAD = {
         "'action' is |S1 (5, 14), expected numbers",
     ),
     "one number of the base": (replace_rows("base_action", lambda values: values[:, :1]), "'base_action' has 1 axes"),
-    "first frame no JPEG": (set_row(0, lambda row: row * 0), "'observations/images/cam_high': frame 0 does not decode"),
+    "first frame no JPEG": (
+        set_row(0, lambda row: row * 0),
+        "'observations/images/cam_high': frame 0 does not decode (no JPEG picture)",
+    ),
     "last frame cut short": (set_row(4, cut_short), "'observations/images/cam_high': frame 4 does not decode"),
     "another camera": (
         add_camera,

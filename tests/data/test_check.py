@@ -236,11 +236,11 @@ def test_all_zero_rewards_are_an_error_that_leaves_imitation(sound):
     result = check(sound)
     (problem,) = result.problems
     assert (problem.severity, problem.field, problem.got) == ("error", "rewards", "all 60 are 0")
-    assert "imitation (BC) can" in problem.advice
+    assert "imitation (ACT, BC) can" in problem.advice
     assert "--reward last-step" in problem.advice
     assert (result.trainable, result.imitable) == (False, True)
     assert format_check(result).endswith(
-        "✗ not trainable by offline RL (LAPO); trainable by imitation (BC): 1 error, 0 warnings"
+        "✗ not trainable by offline RL (LAPO); trainable by imitation (ACT, BC): 1 error, 0 warnings"
     )
 
 

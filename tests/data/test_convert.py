@@ -113,6 +113,13 @@ def test_an_existing_file_is_kept(lerobot, out):
     assert out.read_text() == "mine"
 
 
+def test_a_folder_is_no_name_for_a_file(lerobot, out):
+    out.mkdir()
+    with pytest.raises(DataError, match=r"flat\.hdf5: is a folder, expected the name of a file"):
+        convert(lerobot.root, out, progress=False)
+    assert leftovers(out) == ["flat.hdf5"]
+
+
 def test_a_folder_that_is_not_there_is_refused(lerobot, tmp_path):
     with pytest.raises(DataError, match=r"gone/flat\.hdf5: cannot be written"):
         convert(lerobot.root, tmp_path / "gone/flat.hdf5", progress=False)

@@ -105,7 +105,7 @@ def format_check(result: CheckResult) -> str:
     elif result.passes:
         verdict = "✓ trainable by imitation (ACT, BC), not by offline RL (LAPO) without rewards"
     elif result.imitable:
-        verdict = "✗ not trainable by offline RL (LAPO); trainable by imitation (BC)"
+        verdict = "✗ not trainable by offline RL (LAPO); trainable by imitation (ACT, BC)"
     else:
         verdict = "✗ not trainable"
     return "\n".join([*lines, f"{verdict}: {counts}"])

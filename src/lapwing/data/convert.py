@@ -57,6 +57,8 @@ def convert(
     """
     options = options or ConvertOptions()
     expect_settings(options)
+    if options.to == "flat" and dst.is_dir():
+        raise DataError(f"{dst}: is a folder, expected the name of a file to write; choose another name, or --to aloha")
     source = open_source(src, options)
     path = source.recording.path
     if source.damaged and not options.skip_damaged:

@@ -12,7 +12,7 @@ from lapwing.episode import Array, Episode
 from lapwing.spec import RobotSpec
 
 _REWARD_ADVICE = (
-    "offline RL (LAPO) cannot learn from it, imitation (BC) can; where every episode ends in success, "
+    "offline RL (LAPO) cannot learn from it, imitation (ACT, BC) can; where every episode ends in success, "
     "lapwing data convert IN OUT --reward last-step writes rewards"
 )
 _MOVING_ROWS = 10  # rows in which an axis must move before it says anything about what the action follows

@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lapwing.data.formats.hdf5 import open_hdf5, read_array
 from lapwing.data.formats.in_place import in_place
@@ -90,7 +90,9 @@ def _probe(where: str, row: int, stored: Array) -> tuple[int, int]:
 
 
 def _undecodable(where: str, row: int, error: Exception) -> DataError:
-    return DataError(f"{where}: frame {row} does not decode ({error}), expected JPEG bytes; record or copy it again")
+    # Of bytes that are no picture Pillow tells where they lay in memory.
+    reason = "no JPEG picture" if isinstance(error, UnidentifiedImageError) else error
+    return DataError(f"{where}: frame {row} does not decode ({reason}), expected JPEG bytes; record or copy it again")
 
 
 @dataclass(frozen=True)
