@@ -24,6 +24,10 @@ from lapwing.run.recorder import PolicySource, RecordOptions, Take, Takeover
 
 DRAWN = 0x2EC  # keeps the worlds that are recorded apart from those of evaluations
 ATTEMPTS = 20  # in a row without an episode to keep, after which it is given up
+_KEEPING = {
+    "failed": "--failures keep keeps them",
+    "too slow": "--too-slow mark keeps them, a lower --rate-hz or --slowest asks for less",
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def _keeps_failures(command: Record) -> bool:
 def _open(command: Record) -> tuple[Env, ActionSource]:
     """The world, and who acts in it."""
     if command.expert == "scripted":
-        return make_expert_world(command.world, quality=command.quality, size=command.size or 84)
+        size = 84 if command.size is None else command.size
+        return make_expert_world(command.world, quality=command.quality, size=size)
     from lapwing.run.device import pick_device
     from lapwing.run.execution import Execution
     from lapwing.run.policy import load_policy
@@ -134,9 +139,8 @@ def _open(command: Record) -> tuple[Env, ActionSource]:
     execution = Execution(command.execute, command.ensemble)
     policy = load_policy(run, device=pick_device(command.device), execution=execution)
     cameras = policy.spec.cameras
-    env, operator = make_expert_world(
-        command.world, quality=command.quality, size=command.size or (cameras[0].height if cameras else 84)
-    )
+    size = command.size if command.size is not None else cameras[0].height if cameras else 84
+    env, operator = make_expert_world(command.world, quality=command.quality, size=size)
     # Does it fit, before there is a folder? And the first answer of a network takes its time.
     action = policy(env.reset(command.seed))
     if action.shape != (env.spec.action_dim,):
@@ -166,7 +170,8 @@ def _record(
                 kept, failed = kept + 1, 0
                 bar.update()
             elif (failed := failed + 1) == ATTEMPTS:
-                raise WorldError(f"{command.out}: {failed} attempts in a row were not kept; --failures keep keeps them")
+                advice = _KEEPING.get(take.verdict, "record again with --append")
+                raise WorldError(f"{command.out}: {failed} attempts in a row were not kept ({take.verdict}); {advice}")
     return takes
 
 
