@@ -306,7 +306,7 @@ Change = Callable[[Path, Path, Policy, dict[str, np.ndarray]], object]
             (),
             "'action_std' has values below zero",
         ),
-        (lambda w, s, p, n: torch.save({"a": Attack()}, w), (), "policy_best.ckpt: cannot be read as tensors alone"),
+        (lambda w, s, p, n: torch.save({"a": Attack()}, w), (), "or holds other classes, of which nothing was run)"),
         (lambda w, s, p, n: torch.save({"step": 3}, w), (), "policy_best.ckpt: holds more than named tensors"),
         (lambda w, s, p, n: w.write_bytes(b"PK"), (), "policy_best.ckpt: cannot be read as tensors alone"),
         (lambda w, s, p, n: w.unlink(), (), "policy_best.ckpt: cannot be read as tensors alone (FileNotFoundError"),

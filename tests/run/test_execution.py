@@ -111,7 +111,8 @@ def test_bad_settings_are_named() -> None:
         Execution(steps=0)
     with pytest.raises(ConfigError, match="an ensemble asks at every step"):
         Execution(steps=3, ensemble=True)
-    with pytest.raises(ConfigError, match="coefficient is nan, expected a finite number"):
-        Execution(ensemble=True, coefficient=float("nan"))
+    for coefficient in (float("nan"), float("inf"), -1000.0):
+        with pytest.raises(ConfigError, match=f"coefficient is {coefficient}, expected -1 or more"):
+            Execution(ensemble=True, coefficient=coefficient)
     with pytest.raises(ConfigError, match="9 steps of a chunk, which has 4"):
         Queue(9).next(2, lambda: chunks(1)[0])

@@ -31,8 +31,8 @@ class Execution:
             raise ConfigError(f"execution: {self.steps} steps of a chunk, expected at least 1")
         if self.ensemble and self.steps is not None:
             raise ConfigError("execution: an ensemble asks at every step; leave out the number of steps")
-        if not np.isfinite(self.coefficient):
-            raise ConfigError(f"execution: coefficient is {self.coefficient}, expected a finite number; 0.01 is usual")
+        if not -1 <= self.coefficient < np.inf:  # below, weights outgrow float64 within a long chunk
+            raise ConfigError(f"execution: coefficient is {self.coefficient}, expected -1 or more; 0.01 is usual")
 
 
 class Player(Protocol):

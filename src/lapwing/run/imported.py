@@ -87,7 +87,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:  # whose words advise to run the file's code
+        raise CheckpointError(
+            f"{path}: cannot be read as tensors alone (it is no whole file of torch.save, or holds other classes, of "
+            "which nothing was run); choose a state dict"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise CheckpointError(f"{path}: cannot be read as tensors alone ({reason}); choose a state dict") from error
     if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
