@@ -222,6 +222,7 @@ def test_presets_say_what_the_original_does() -> None:
     ("setting", "message"),
     [
         ({"chunk": 0}, "act: chunk is 0, expected a positive number"),
+        ({"chunk": 1_000_000}, "act: chunk is 1000000, expected at most 10000 steps"),
         ({"lr": math.nan}, "act: lr is nan, expected a positive number"),
         ({"kl_weight": -1.0}, "act: kl_weight is -1.0, expected 0 or more"),
         ({"ema_decay": 1.0}, "act: ema_decay is 1.0, expected 0 or more and below 1"),

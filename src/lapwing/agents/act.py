@@ -33,6 +33,7 @@ from lapwing.nets.optim import gradient_step, track
 from lapwing.nets.vision import BackboneConfig
 from lapwing.spec import RobotSpec
 
+LONGEST_CHUNK = 10_000  # attention over more steps than this fits no machine
 Latent = Literal["gaussian", "vq", "none"]
 Loss = Literal["l1", "l2", "smooth-l1"]
 Padding = Literal["ignore", "repeat", "dilute"]
@@ -86,6 +87,8 @@ class ActConfig:
         for name in positive:
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"act: {name} is {getattr(self, name)}, expected a positive number")
+        if self.chunk > LONGEST_CHUNK:
+            raise ConfigError(f"act: chunk is {self.chunk}, expected at most {LONGEST_CHUNK} steps; 100 is usual")
         for name in ("weight_decay", "kl_weight", "grad_clip", "backbone_lr", "random_shift", "std_floor"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
