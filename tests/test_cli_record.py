@@ -105,7 +105,9 @@ def test_a_seed_records_the_same_again_and_more_of_it_others(lapwing: Lapwing) -
 
 def test_a_set_rate_is_declared_and_stamped(lapwing: Lapwing) -> None:
     said = lapwing("record --world toy --size 16 --out eps --rate-hz 20 --max-steps 4 --failures keep")
-    assert re.search(r"4 steps at [\d.]+ Hz, \d+ ticks missed, at worst \d+ ms late,( TOO SLOW for 20 Hz,)? no success", said.out)
+    assert re.search(
+        r"4 steps at [\d.]+ Hz, \d+ ticks missed, at worst \d+ ms late,( TOO SLOW for 20 Hz,)? no success", said.out
+    )
     recording = read_aloha(Path("eps"))
     assert recording.spec.rate_hz == 20
     [episode] = recording.episodes
