@@ -24,7 +24,7 @@ from lapwing.data.formats import read_recording
 from lapwing.data.formats.aloha_writer import episode_path, write_aloha_episode
 from lapwing.episode import Episode, Recording
 from lapwing.errors import DataError
-from lapwing.spec import RobotSpec, Sensor
+from lapwing.spec import RobotSpec, Sensor, unnamed_axes
 
 KINDS = [(7, True, True), (5, False, True), (9, True, True), (6, False, True)]
 
@@ -111,7 +111,8 @@ def test_a_folder_becomes_a_flat_file_and_a_folder_again(eps, rich, out):
     done = convert(eps, flat, progress=False)
     assert (done.episodes, done.steps, done.resumed) == (4, 27, 0)
     assert done.notes == (
-        "the flat layout has no room for: velocity, stamp_left, touch, time stamps, marks of intervention",
+        "the flat layout has no room for: velocity, stamp_left, touch, time stamps, marks of intervention, "
+        "the observation after the last action",
     )
     for found, source in zip(read_recording(flat).episodes, rich.episodes, strict=True):
         expect_same(found, source, whole=False)
@@ -122,6 +123,14 @@ def test_a_folder_becomes_a_flat_file_and_a_folder_again(eps, rich, out):
     assert (recording.spec.state, recording.spec.action) == (rich.spec.state, rich.spec.action)
     for found, source in zip(recording.episodes, rich.episodes, strict=True):
         expect_same(found, source, whole=False)
+
+
+@pytest.mark.parametrize(("rows", "notes"), [(5, 1), (4, 0)])
+def test_only_a_final_observation_that_is_there_is_said_to_be_lost(out, rows, notes):
+    episode = Episode({}, np.zeros((rows, 2), np.float32), np.zeros((4, 2), np.float32), np.ones(4, np.float32), True)
+    spec = RobotSpec("arm", (), unnamed_axes("state", 2), unnamed_axes("action", 2))
+    done = convert(Recording(out, "memory", spec, [episode]), out / "flat.hdf5", progress=False)
+    assert done.notes == ("the flat layout has no room for: the observation after the last action",) * notes
 
 
 def test_a_folder_becomes_a_folder_with_everything(eps, rich, out):

@@ -161,8 +161,9 @@ def _notes(recording: Recording, options: ConvertOptions) -> list[str]:
         lost = [sensor.name for sensor in recording.spec.sensors]
         lost += ["time stamps"] * any(episode.time is not None for episode in episodes)
         lost += ["marks of intervention"] * any(episode.intervened is not None for episode in episodes)
+        lost += ["the observation after the last action"] * any(one.num_rows > one.num_steps for one in episodes)
         if lost:
-            notes.append(f"the flat layout has no room for: {listed(lost)}")
+            notes.append(f"the flat layout has no room for: {listed(lost, 16)}")
         if episodes and all(episode.reward is None for episode in episodes):
             notes.append("no rewards, which offline RL (LAPO) needs: --reward last-step or LABELS.json gives them")
     elif options.dialect == "mobile-aloha":
