@@ -20,7 +20,7 @@ COMMANDS = {
     "data sample": ("lapwing.commands.data:sample", "draw demonstrations from a simulated world"),
     "data check": ("lapwing.commands.data:check", "is a recording fit for training? every problem, and what to do"),
     "data info": ("lapwing.commands.data:info", "episodes, steps, returns, success and sizes of a recording"),
-    "data convert": ("lapwing.commands.data:convert", "ALOHA folders, LeRobot sets, flat files, ROS bags: one to another"),
+    "data convert": ("lapwing.commands.data:convert", "ALOHA, LeRobot, ROS bags or flat files, to flat or ALOHA"),
     "train lapo": ("lapwing.commands.train:lapo", "train by offline reinforcement learning"),
     "train act": ("lapwing.commands.train:act", "train ACT: imitation, chunks of actions by a transformer"),
     "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
