@@ -179,7 +179,13 @@ def test_another_robots_folder_is_refused(tmp_path: Path) -> None:
         send(writer, 0, 2)
         writer.keep(False)
     other = replace(SPEC, cameras=SPEC.cameras[:1])
-    with pytest.raises(DataError, match=r"has 3 state axes.*cameras left 6x8, top 4x5, expected .*cameras left 6x8 as"):
+    with pytest.raises(
+        DataError, match=r"episode_0.hdf5: cameras left 6x8, top 4x5, expected left 6x8 as what is rec.*; choose"
+    ):
+        EpisodeWriter(tmp_path, other, append=True)
+    other = replace(SPEC, state=SPEC.state[:1], cameras=tuple(replace(one, width=9) for one in SPEC.cameras))
+    message = r"episode_0.hdf5: state axes 3, expected 1 and camera sizes left 6x8, top 4x5, expected left 6x9, top 4x9 as.*; choose"
+    with pytest.raises(DataError, match=message):
         EpisodeWriter(tmp_path, other, append=True)
 
 
