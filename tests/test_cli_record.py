@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 
 from lapwing import cli
+from lapwing.commands.record import describe
 from lapwing.data.formats.aloha import read_aloha
 from lapwing.episode import Episode
 from lapwing.run.operator import Operator
+from lapwing.run.pace import Pace
+from lapwing.run.recorder import RecordOptions, Take
 
 
 class Said(NamedTuple):
@@ -101,6 +104,19 @@ def test_a_seed_records_the_same_again_and_more_of_it_others(lapwing: Lapwing) -
     assert [(a.action == b.action).all() for a, b in zip(one, two, strict=False)] == [True, True]
     assert len(one) == 3
     assert len({episode.meta["seed"] for episode in one}) == 3
+
+
+@pytest.mark.parametrize(
+    ("set_rate", "world_rate", "pace"),
+    [
+        (None, 50.0, "6 steps, 3.0 a second, stamped at 50 Hz"),
+        (None, 0.0, "6 steps at 3.0 Hz"),
+        (3.0, 50.0, "6 steps at 3.0 Hz, 0 ticks missed, at worst 0 ms late"),
+    ],
+)
+def test_the_pace_of_the_loop_is_not_taken_for_the_rate(set_rate: float | None, world_rate: float, pace: str) -> None:
+    take = Take(Path("episode_0.hdf5"), "kept", "world", True, Pace(6, 2.0, 0, 0.0), 0, 0)
+    assert describe(take, RecordOptions(set_rate), world_rate) == f"episode_0.hdf5: {pace}, success"
 
 
 def test_a_set_rate_is_declared_and_stamped(lapwing: Lapwing) -> None:
@@ -232,7 +248,9 @@ def test_a_folder_with_episodes_is_left_alone_without_append(lapwing: Lapwing) -
     assert "eps: already there, with 1 episodes; add to it with --append" in error_line(
         lapwing("record --world toy --size 16 --out eps")
     )
-    assert "choose another folder" in error_line(lapwing("record --world toy --size 20 --out eps --append"))
+    refusal = error_line(lapwing("record --world toy --size 20 --out eps --append"))
+    assert re.search(r"camera sizes (\w+) 16x16.*, expected \1 20x20.*; record with --size 16, or choose", refusal)
+    assert "axes" not in refusal
     assert len(read("eps")) == 1
 
 

@@ -165,7 +165,7 @@ def _record(
             seed = _world_seed(command.seed, next_number(command.out), failed)
             take = recording.record(env, source, writer, seed, options, operator, known)
             takes.append(take)
-            tqdm.write(describe(take, options))
+            tqdm.write(describe(take, options, env.spec.rate_hz))
             if take.path:
                 kept, failed = kept + 1, 0
                 bar.update()
@@ -180,10 +180,12 @@ def _world_seed(seed: int, number: int, attempt: int) -> int:
     return int(np.random.SeedSequence((DRAWN, seed, number, attempt)).generate_state(1, np.uint64)[0]) >> 11
 
 
-def describe(take: Take, options: RecordOptions) -> str:
-    """One line about an attempt."""
+def describe(take: Take, options: RecordOptions, world_rate_hz: float) -> str:
+    """One line about an attempt. `world_rate_hz`: of the clock that stamps where no rate was set; 0: there is none."""
     pace = take.pace
     parts = [f"{pace.steps} steps at {pace.mean_hz:.1f} Hz"]
+    if options.rate_hz is None and world_rate_hz:
+        parts = [f"{pace.steps} steps, {pace.mean_hz:.1f} a second, stamped at {world_rate_hz:g} Hz"]
     if options.rate_hz is not None:
         parts.append(f"{pace.missed} ticks missed, at worst {pace.latest * 1e3:.0f} ms late")
         if pace.mean_hz < options.slowest * options.rate_hz:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import time as clock
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -212,11 +213,32 @@ def _expect_usable(folder: Path, spec: RobotSpec, append: bool) -> None:
         holds = f"{len(episodes)} episodes" + (f" and {len(unfinished)} unfinished" if unfinished else "")
         raise DataError(f"{folder}: already there, with {holds}; add to it with --append, or choose another folder")
     if episodes:
-        ours, theirs = _traits(spec), _traits(read_aloha(episodes[-1]).spec)
-        if ours != theirs:
-            raise DataError(f"{episodes[-1]}: has {theirs}, expected {ours} as what is recorded; choose another folder")
+        _expect_alike(episodes[-1], spec)
 
 
-def _traits(spec: RobotSpec) -> str:
-    cameras = ", ".join(sorted(f"{one.name} {one.height}x{one.width}" for one in spec.cameras)) or "none"
-    return f"{spec.state_dim} state axes, {spec.action_dim} action axes, cameras {cameras}"
+def _expect_alike(episode: Path, spec: RobotSpec) -> None:
+    """Raises DataError, naming only what differs, where the episode is none of the robot that `spec` is of."""
+    there = read_aloha(episode).spec
+    sizes, sizes_there = _sizes(spec), _sizes(there)
+    cameras = "camera sizes" if sizes.keys() == sizes_there.keys() else "cameras"
+    traits = (
+        ("state axes", there.state_dim, spec.state_dim),
+        ("action axes", there.action_dim, spec.action_dim),
+        (cameras, _described(sizes_there), _described(sizes)),
+    )
+    differing = [f"{what} {got}, expected {expected}" for what, got, expected in traits if got != expected]
+    if not differing:
+        return
+    sides = {side for size in sizes_there.values() for side in size}
+    fits = cameras == "camera sizes" and len(differing) == 1 and len(sides) == 1
+    advice = f"record with --size {sides.pop()}, or choose another folder" if fits else "choose another folder"
+    raise DataError(f"{episode}: {' and '.join(differing)} as what is recorded; {advice}")
+
+
+def _sizes(spec: RobotSpec) -> dict[str, tuple[int, int]]:
+    """Height and width by camera."""
+    return {one.name: (one.height, one.width) for one in spec.cameras}
+
+
+def _described(sizes: Mapping[str, tuple[int, int]]) -> str:
+    return ", ".join(f"{name} {height}x{width}" for name, (height, width) in sorted(sizes.items())) or "none"
