@@ -18,6 +18,7 @@ from lapwing.run.held_out import ActionError, Calibration, HeldOut, ImageTest
 from lapwing.run.report import write_report
 from lapwing.run.results import read_results
 from lapwing.run.verdict import alike, findings
+from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
 VOID = {"meta", "br", "img"}
 
@@ -74,7 +75,9 @@ def fill_run(run: Path, wins: int = 80) -> Path:
     """All that training and evaluation leave behind."""
     (run / "held_out.json").write_text(json.dumps({"step": 1500, **make_held_out().to_dict()}))
     data = {"path": "<lab>/toy.hdf5", "episodes": 400, "steps": 8000, "success_rate": 0.42, "notes": ["no & boundary"]}
-    data |= {"rate_hz": 0, "returns": [0.0, 1.0, 1.0], "lengths": [3, 4, 5]}
+    cameras = (Camera("left", 48, 64), Camera("right", 48, 64))
+    spec = RobotSpec("twig", cameras, unnamed_axes("state", 4), unnamed_axes("action", 3), rate_hz=20.0)
+    data |= {"spec": spec.to_dict(), "rate_hz": 0, "returns": [0.0, 1.0, 1.0], "lengths": [3, 4, 5]}
     (run / "data.json").write_text(json.dumps(data))
     (run / "progress.csv").write_text(
         "step,seconds,q_mean,critic_loss,valid/action_error,valid/action_error_pi,valid/action_error_positive\n"
@@ -145,6 +148,9 @@ def test_everything_there_is_shown(run: Path) -> None:
     assert "success after 10 steps; success after 11 steps" in text
     assert "elbow $1" in text
     assert "<lab>/toy.hdf5" in text
+    assert "robot twig rate 20 Hz cameras, height x width left (48 x 64), right (48 x 64)" in text
+    assert "state axes 4 action axes 3" in text
+    assert "state_0" not in text
     assert "no & boundary" in text
     assert "checkpoint of step 1,500" in text
     assert "evaluation seed 5, checkpoint step-00001500; the first row is deployed" in text
@@ -187,6 +193,19 @@ def test_no_rollout_recorded(run: Path) -> None:
     text, page = read_page(write_report(run))
     assert "No rollout was recorded here" in text
     assert not [one for one in page.fetched if one.startswith("data:")]
+
+
+def test_figures_of_different_checkpoints_say_their_steps(run: Path) -> None:
+    together, _ = read_page(write_report(run))
+    assert "different checkpoints" not in together
+    assert "step 1,500)" not in together
+    save_evaluation(run, "toy", 5, {"pi": make_evaluation(80)}, "step-00002400")
+    text, _ = read_page(write_report(run))
+    assert "the policy (pi, step 2,400) succeeds in 80 %" in text
+    assert "Success and held-out figures are of different checkpoints: what follows is of step 1,500." in text
+    assert "success in toy, 100 episodes, step 2,400" in text
+    assert "held-out action error (pi, step 1,500)" in text
+    assert "rank correlation of value and return, step 1,500" in text
 
 
 def test_other_runs_stand_beside(run: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from lapwing.run.plots import (
 )
 from lapwing.run.results import RunResults, WorldResult, read_results
 from lapwing.run.verdict import findings, percent, span, tiles, training_effort
+from lapwing.spec import RobotSpec
 
 MEANINGS = {
     "pi": "latent policy",
@@ -279,12 +280,26 @@ def _data(run: RunResults) -> str:
     known = {
         name.replace("_", " "): percent(value) if name == "success_rate" else _plain(value)
         for name, value in run.data.items()
-        if name not in ("returns", "lengths", "notes") and value is not None and (name, value) != ("rate_hz", 0)
+        if name not in ("spec", "returns", "lengths", "notes") and value is not None and (name, value) != ("rate_hz", 0)
     }
     spreads = [("returns", "return of an episode (sum of rewards)"), ("lengths", "length of an episode, steps")]
     pictures = "".join(figure(histogram(run.data[name], label)) for name, label in spreads if run.data.get(name))
     notes = "".join(table([], [["note", note]]) for note in run.data.get("notes", ()))
-    return section("Data", lead, table([], known.items()), notes, f'<div class="grid">{pictures}</div>')
+    robot = _robot(run.data["spec"]) if "spec" in run.data else {}
+    return section("Data", lead, table([], (known | robot).items()), notes, f'<div class="grid">{pictures}</div>')
+
+
+def _robot(record: Mapping[str, Any]) -> dict[str, str]:
+    """What robot the data is of, in words."""
+    spec = RobotSpec.from_dict(record, "data.json: spec")
+    cameras = ", ".join(f"{one.name} ({one.height} x {one.width})" for one in spec.cameras)
+    return {
+        "robot": spec.name,
+        "rate": f"{spec.rate_hz:g} Hz" if spec.rate_hz else "not recorded",
+        "cameras, height x width": cameras or "none",
+        "state axes": str(spec.state_dim),
+        "action axes": str(spec.action_dim),
+    }
 
 
 def _settings(run: RunResults) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from lapwing.errors import CheckpointError
 from lapwing.run.evaluate import Evaluation
 from lapwing.run.held_out import HeldOut
 from lapwing.stats import wilson_interval
+
+_STEP = re.compile(r"step-(\d+)")
 
 Record = TypeVar("Record")
 
@@ -39,6 +42,12 @@ class WorldResult:
     @property
     def deployed(self) -> Evaluation:
         return next(iter(self.modes.values()))
+
+    @property
+    def step(self) -> int | None:
+        """The training step of what was judged, None where its name does not tell."""
+        found = _STEP.fullmatch(self.checkpoint or "")
+        return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,12 @@ class RunResults:
     def steps(self) -> int:
         """Training steps made so far."""
         return max((int(steps[-1]) for steps, _ in self.progress.values() if len(steps)), default=0)
+
+    @property
+    def judged_apart(self) -> bool:
+        """Whether worlds and held-out episodes, or two worlds, did not judge the same checkpoint, as far as known."""
+        judged = {world.step for world in self.worlds} | {self.held_out_step}
+        return len(judged - {None}) > 1
 
     def world(self, name: str) -> WorldResult | None:
         """This run's evaluation in the world of that name with the most episodes."""

@@ -57,7 +57,7 @@ class TrainingData:
         if self.train.has_reward and low == high == 0:
             raise DataError(
                 f"{self.recording.path}: 'rewards' are all 0 in the training split, expected some that differ; "
-                "record successes, or imitate with `lapwing train bc`"
+                "record successes, or imitate with `lapwing train act` or `train bc`"
             )
 
     def _training_episodes(self) -> list[Episode]:

@@ -23,16 +23,24 @@ def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
     if run.held_out is None:
         found.append(Finding("fair", "Not yet judged on held-out episodes."))
     else:
+        if run.judged_apart and run.held_out_step is not None:
+            text = "Success and held-out figures are of different checkpoints"
+            found.append(Finding("fair", f"{text}: what follows is of step {run.held_out_step:,}."))
         found += _off_line(run, run.held_out)
     return found
+
+
+def _at(run: RunResults, step: int | None) -> str:
+    """The step that a figure is of, where the figures are not all of the same one."""
+    return f", step {step:,}" if run.judged_apart and step is not None else ""
 
 
 def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults]) -> Iterator[Finding]:
     mode, result = next(iter(world.modes.items()))
     low, high = result.interval()
     said = (
-        f"In the world {world.world} the policy ({mode}) succeeds in {percent(result.success_rate)} of "
-        f"{result.episodes} fresh episodes (95 % interval {span((low, high))})"
+        f"In the world {world.world} the policy ({mode}{_at(run, world.step)}) succeeds in "
+        f"{percent(result.success_rate)} of {result.episodes} fresh episodes (95 % interval {span((low, high))})"
     )
     data = run.data_success()
     if data is None:
@@ -112,17 +120,20 @@ def tiles(run: RunResults) -> list[Tile]:
     shown = []
     for world in run.worlds:
         result = world.deployed
-        shown.append(Tile(percent(result.success_rate), f"success in {world.world}, {result.episodes} episodes"))
+        label = f"success in {world.world}, {result.episodes} episodes{_at(run, world.step)}"
+        shown.append(Tile(percent(result.success_rate), label))
     data = run.data_success()
     if data is not None:
         shown.append(Tile(percent(data[0]), f"success of the data, {data[2]} episodes"))
     if run.held_out is not None:
         deployed = run.held_out.modes[0]
         error, still = alike(run.held_out.errors[deployed].mse, run.held_out.errors["hold"].mse)
-        shown.append(Tile(error, f"held-out action error ({deployed})"))
+        at = _at(run, run.held_out_step)
+        shown.append(Tile(error, f"held-out action error ({deployed}{at})"))
         shown.append(Tile(still, "the same when holding still"))
         if run.held_out.calibration is not None:
-            shown.append(Tile(f"{run.held_out.calibration.spearman:.2f}", "rank correlation of value and return"))
+            label = f"rank correlation of value and return{at}"
+            shown.append(Tile(f"{run.held_out.calibration.spearman:.2f}", label))
     return shown
 
 
