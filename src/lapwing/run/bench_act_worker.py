@@ -182,14 +182,13 @@ def _plain(job: Job, device: torch.device) -> Side:
     ensemble = plain.PlainEnsemble(learner, _EPISODE_STEPS, job.chunk, AXES, device)
     frames, state = list(_random_frames(job).values()), np.zeros(AXES, np.float32)
 
-    def epochs() -> Iterator[Any]:
-        episodes = plain.PlainEpisodes(sorted(job.folder.glob("*.hdf5")), CAMERAS, job.chunk)  # type: ignore[union-attr]
-        while True:
-            yield from plain.loader(episodes, job.batch, device.type == "cuda")
+    source = None
+    if job.folder:
+        source = plain.PlainEpisodes(sorted(job.folder.glob("*.hdf5")), CAMERAS, job.chunk)
 
-    def read() -> Any:
-        episodes = plain.PlainEpisodes(sorted(job.folder.glob("*.hdf5")), CAMERAS, job.chunk)  # type: ignore[union-attr]
-        return next(iter(plain.loader(episodes, job.batch, False, workers=0)))
+    def epochs() -> Iterator[Any]:
+        while True:
+            yield from plain.loader(source, job.batch, device.type == "cuda")
 
     return Side(
         parameters=sum(p.numel() for p in learner.parameters()),
@@ -197,7 +196,7 @@ def _plain(job: Job, device: torch.device) -> Side:
         step=lambda: learner.update(batch),
         ask=lambda: ensemble.act(*plain.observed(frames, state, device)).cpu(),
         play=lambda: learner.act(*plain.observed(frames, state, device)).cpu(),
-        read=read,
+        read=lambda: next(iter(plain.loader(source, job.batch, False, workers=0))),
         train=lambda seconds: _train(
             epochs(), lambda samples: learner.update(plain.PlainBatch(*samples).to(device)), device, seconds
         ),
