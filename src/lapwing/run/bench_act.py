@@ -136,11 +136,12 @@ def measure(jobs: Sequence[Job], repeats: int, seconds: float) -> list[Row]:
     with ExitStack() as stack:
         pipes = {job.name: stack.enter_context(process(work, job)) for job in jobs}
         bar = stack.enter_context(
-            tqdm(total=repeats * len(jobs), desc=f"{jobs[0].height}x{jobs[0].width}", unit="turn", leave=False)
+            tqdm(total=(repeats + 1) * len(jobs), desc=f"{jobs[0].height}x{jobs[0].width}", unit="turn", leave=False)
         )
         for name, pipe in pipes.items():
             ask(name, pipe, ("warm", 1) if steps == 1 else ("step", 3))
             ask(name, pipe, ("ask", 1))
+            bar.update()
         for _ in range(repeats):
             began = time.monotonic()
             for name, pipe in pipes.items():
