@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,9 @@ sys.exit(cli.main(sys.argv[1:]))
     words = ["data", "convert", str(eps), str(tmp_path / "flat.hdf5")]
     process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
     journal = tmp_path / ".flat.hdf5.partial/journal.jsonl"
-    while not journal.exists():
+    while not journal.exists() or len(journal.read_text().splitlines()) < 2:
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said

@@ -263,7 +263,10 @@ def test_recording_an_expert_starts_without_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unfinished", ["keep", "discard"])
 def test_an_interrupted_recording_goes_on(tmp_path: Path, unfinished: str) -> None:
-    """Ctrl-C in the middle of an episode; the next start recovers it, or not."""
+    """Terminated in the middle of an episode; the next start recovers it, or not.
+
+    Not by Ctrl-C: a test run in the background of a script inherits that it is ignored.
+    """
     words = "-m lapwing.cli record --world toy --size 16 --out eps --failures keep"
     base = [sys.executable, *words.split()]
     first = subprocess.Popen(
@@ -273,7 +276,7 @@ def test_an_interrupted_recording_goes_on(tmp_path: Path, unfinished: str) -> No
     while not rows.exists() or rows.stat().st_size < 8000:  # a row is about 2.5 kB: one step at least
         assert first.poll() is None
         time.sleep(0.01)
-    os.killpg(first.pid, signal.SIGINT)
+    os.killpg(first.pid, signal.SIGTERM)
     _, said = first.communicate(timeout=60)
     assert first.returncode == 130
     assert "eps: whole episodes are kept; an unfinished one is recovered by recording again with --append" in said
