@@ -27,6 +27,7 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/lapwing bench data
 	$(BIN)/lapwing bench lapo $(ARGS)
+	$(BIN)/lapwing bench act
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
