@@ -10,15 +10,23 @@ from typing import Any
 import pytest
 import torch
 
+from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
 from lapwing.agents.lapo import LapoConfig
-from lapwing.nets.vision import VisionConfig
+from lapwing.nets.action_transformer import TransformerConfig
+from lapwing.nets.vision import BackboneConfig, VisionConfig
 from lapwing.run.options import TrainOptions
 from lapwing.run.train import train
 
 VISION = VisionConfig(backbone="small", weights="none", image_feature_dim=16)
 SMALL: dict[str, Any] = {
     "lapo": LapoConfig(hidden=(16,), obs_feature_dim=16, random_shift=1, vision=VISION),
+    "act": ActConfig(
+        chunk=3,
+        random_shift=1,
+        transformer=TransformerConfig(16, 2, 16, encoder_layers=1, decoder_layers=2),
+        vision=BackboneConfig("small", "none"),
+    ),
     "bc": BcConfig(hidden=(16,), obs_feature_dim=16, random_shift=1, vision=VISION),
 }
 OPTIONS = TrainOptions(

@@ -26,8 +26,16 @@ from lapwing.run.directory import held
 
 Train = Callable[..., Path]
 TIMINGS = ("seconds", "steps_per_s", "waiting_share", "memory_gb")
-SMALL = """--backbone small --weights none --hidden 16 --obs-feature-dim 16 --image-feature-dim 16 --batch-size 8
-    --eval-samples 8 --device cpu --precision fp32 --threads 1 --random-shift 1"""
+COMMON = """--backbone small --weights none --batch-size 8 --eval-samples 8 --device cpu --precision fp32 --threads 1
+    --random-shift 1"""
+ENCODER = "--hidden 16 --obs-feature-dim 16 --image-feature-dim 16"
+SMALL = {
+    "lapo": f"{COMMON} {ENCODER}",
+    "bc": f"{COMMON} {ENCODER}",
+    # every source of randomness, and every state beside the weights
+    "act": f"""{COMMON} --chunk 3 --width 16 --heads 2 --feedforward 16 --encoder-layers 1 --decoder-layers 2
+        --dropout 0.1 --ema-decay 0.9 --augment notes""",
+}
 
 
 def state_of(run: Path) -> dict[str, Any]:
@@ -58,13 +66,13 @@ def progress(run: Path) -> list[dict[str, str]]:
         return [{name: row[name] for name in row if name not in TIMINGS} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("algorithm", ["lapo", "bc"])
+@pytest.mark.parametrize("algorithm", SMALL)
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_flat: Path, tmp_path: Path, algorithm: str) -> None:
     args = [
         "train",
         algorithm,
         str(tiny_flat),
-        *SMALL.split(),
+        *SMALL[algorithm].split(),
         "--steps",
         "200",
         "--eval-every",
