@@ -18,7 +18,7 @@ from lapwing.batch import Batch
 from lapwing.errors import ConfigError
 from lapwing.nets.action_transformer import TransformerConfig
 from lapwing.nets.augment import AugmentConfig
-from lapwing.nets.vision import BackboneConfig
+from lapwing.nets.backbone import BackboneConfig
 from lapwing.spec import RobotSpec
 
 MakeBatch = Callable[..., Batch]

@@ -18,7 +18,8 @@ from lapwing.agents import ALGORITHMS, build_agent
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.action_transformer import TransformerConfig
-from lapwing.nets.vision import BackboneConfig, VisionConfig
+from lapwing.nets.backbone import BackboneConfig
+from lapwing.nets.vision import VisionConfig
 from lapwing.spec import RobotSpec
 
 MakeBatch = Callable[..., Batch]

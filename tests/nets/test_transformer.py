@@ -11,6 +11,7 @@ from torch import nn
 from lapwing.batch import Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.action_transformer import ActionTransformer, ChunkEncoder, TransformerConfig
+from lapwing.nets.backbone import BackboneConfig, ImageMaps
 from lapwing.nets.transformer import (
     Decoder,
     DecoderLayer,
@@ -20,7 +21,6 @@ from lapwing.nets.transformer import (
     sine_image_positions,
     sine_positions,
 )
-from lapwing.nets.vision import BackboneConfig, ImageMaps
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
 WIDTH, HEADS, FEEDFORWARD = 16, 2, 24

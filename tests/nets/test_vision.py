@@ -15,15 +15,8 @@ from torchvision.transforms.functional import normalize
 
 from lapwing.batch import Obs
 from lapwing.errors import ConfigError
-from lapwing.nets.vision import (
-    MAP_CHANNELS,
-    RESNET_BLOCKS,
-    ObsEncoder,
-    Trunk,
-    VisionConfig,
-    count_parameters,
-    resnet_body,
-)
+from lapwing.nets.backbone import MAP_CHANNELS, RESNET_BLOCKS, resnet_body
+from lapwing.nets.vision import ObsEncoder, Trunk, VisionConfig, count_parameters
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
 NAMES = ("left", "right", "global")

@@ -14,7 +14,8 @@ from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
 from lapwing.agents.lapo import LapoConfig
 from lapwing.nets.action_transformer import TransformerConfig
-from lapwing.nets.vision import BackboneConfig, VisionConfig
+from lapwing.nets.backbone import BackboneConfig
+from lapwing.nets.vision import VisionConfig
 from lapwing.run.options import TrainOptions
 from lapwing.run.train import train
 

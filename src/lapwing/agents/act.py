@@ -28,9 +28,9 @@ from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.action_transformer import ActionTransformer, ChunkEncoder, TransformerConfig
 from lapwing.nets.augment import AugmentConfig, augment, centre, random_shift
+from lapwing.nets.backbone import BackboneConfig
 from lapwing.nets.mlp import mlp
 from lapwing.nets.optim import gradient_step, track
-from lapwing.nets.vision import BackboneConfig
 from lapwing.spec import RobotSpec
 
 LONGEST_CHUNK = 10_000  # attention over more steps than this fits no machine

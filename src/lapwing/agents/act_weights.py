@@ -18,8 +18,8 @@ from torch import Tensor
 from lapwing.agents.act import PRESETS, ActAgent, ActConfig
 from lapwing.errors import CheckpointError
 from lapwing.nets.action_transformer import TransformerConfig
+from lapwing.nets.backbone import BackboneConfig
 from lapwing.nets.transformer import Output, sine_positions
-from lapwing.nets.vision import BackboneConfig
 
 State = Mapping[str, Tensor]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lapwing.batch import Obs
 from lapwing.errors import ConfigError
+from lapwing.nets.backbone import BackboneConfig, ImageMaps
 from lapwing.nets.transformer import Decoder, Encoder, Output, sine_image_positions, sine_positions
-from lapwing.nets.vision import BackboneConfig, ImageMaps
 from lapwing.spec import RobotSpec
 
 

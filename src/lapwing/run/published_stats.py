@@ -18,7 +18,7 @@ from lapwing.data.normalize import Normalizer
 from lapwing.data.pickles import load_restricted
 from lapwing.episode import Array
 from lapwing.errors import CheckpointError
-from lapwing.nets.vision import IMAGENET_MEAN, IMAGENET_STD
+from lapwing.nets.backbone import IMAGENET_MEAN, IMAGENET_STD
 
 # No value of up to a million steps lies further from their mean (Samuelson's inequality), so nothing that was
 # recorded is cut where the range is not known.

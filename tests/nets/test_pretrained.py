@@ -17,8 +17,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from lapwing.batch import Obs
 from lapwing.errors import ConfigError
+from lapwing.nets.backbone import RESNET_BLOCKS, FrozenNorm, resnet_body
 from lapwing.nets.optim import gradient_step
-from lapwing.nets.vision import RESNET_BLOCKS, FrozenNorm, ObsEncoder, VisionConfig, resnet_body
+from lapwing.nets.vision import ObsEncoder, VisionConfig
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
 RESNET = VisionConfig(backbone="resnet18", weights="none", image_feature_dim=32)
