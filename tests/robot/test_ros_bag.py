@@ -430,6 +430,10 @@ def test_a_compressed_image_that_does_not_decode(tmp_path: Path, topics: Callabl
     assert episode.images["front"][:3].shape == (3, *SIZE, 3)
     with pytest.raises(DataError, match=r"/front, message received at 1700000000\.303 s: .* does not decode"):
         episode.images["front"][3:]
+    for _ in range(2):
+        with pytest.raises(DataError, match="does not decode"):
+            episode.images["front"][3]
+    assert abs(int(episode.images["front"][4][0, 0, 0]) - 40) <= 4
 
 
 def compressed(pixels: Array, name: str) -> Array:

@@ -152,12 +152,15 @@ class BagFrames:
         wanted = self._numbers[rows]
         flat = np.asarray(wanted).reshape(-1)
         out = np.empty((len(flat), *self.shape[1:]), self._pixels.dtype)
-        for place in np.argsort(flat, kind="stable"):
-            self._seek(int(flat[place]))
-            out[place] = self._pixels
-        if self._number == self._numbers.max() and self._release:
-            self._release()  # all has been read: let go of the file
-            self._release = None
+        try:
+            for place in np.argsort(flat, kind="stable"):
+                self._seek(int(flat[place]))
+                out[place] = self._pixels
+        except DataError:
+            self._let_go()  # reading has passed what it could not give; the next one looks anew
+            raise
+        if self._number == self._numbers.max():
+            self._let_go()
         return out.reshape(*np.shape(wanted), *self.shape[1:])
 
     def _seek(self, number: int) -> None:
@@ -178,13 +181,18 @@ class BagFrames:
 
     def _look_up(self, number: int) -> None:
         """Go to the first message that was received when `number` was."""
-        if self._release:
-            self._release()
+        self._let_go()
         reader = _open(self.path)
         self._release = weakref.finalize(self, reader.close)
         start = int(self._received[number])
         numbers = np.flatnonzero(self._received >= start).tolist()
         self._coming = zip(numbers, _messages(self.path, reader, {self._source.topic}, start), strict=False)
+
+    def _let_go(self) -> None:
+        """Close the file; the next message that is not the current one is looked up."""
+        if self._release:
+            self._release()
+            self._release = None
 
     def _decode(self, message: Any) -> Array:
         depth = self._source.kind == "depth"
