@@ -83,15 +83,17 @@ def _description(data: Table) -> Description:
 def _axes(part: Table, where: str, prefix: str, kind: AxisKind | None = None) -> tuple[Axis, ...]:
     """The axes of an arm, each with a kind of its own, or those of the base."""
     fields = ("name", "unit", "low", "high") if kind else ("name", "unit", "kind", "low", "high")
+    kinds = [one for one in get_args(AxisKind) if one != "base"]  # a velocity: a stop would take it to 0
     _expect(part, where, ("axes",), required=("axes",))
     axes = []
     for index, value in enumerate(_typed(part, "axes", where, list, "a list of axes")):
         axis, here = _table(value, f"{where}.axes[{index}]"), f"{where}.axes[{index}]"
         _expect(axis, here, fields, required=fields)
-        if kind is None and axis["kind"] not in get_args(AxisKind):
-            raise ConfigError(f"{here}: kind is {axis['kind']!r}, expected one of {', '.join(get_args(AxisKind))}")
+        if kind is None and axis["kind"] not in kinds:
+            raise ConfigError(f"{here}: kind is {axis['kind']!r}, expected one of {', '.join(kinds)}")
+        own_name, unit = (_typed(axis, key, here, str, "a text") for key in ("name", "unit"))
         low, high = _number(axis, "low", here, above=None), _number(axis, "high", here, above=None)
-        axes.append(Axis(f"{prefix}{axis['name']}", str(axis["unit"]), kind or axis["kind"], low, high))
+        axes.append(Axis(f"{prefix}{own_name}", unit, kind or axis["kind"], low, high))
     names = [axis.name for axis in axes]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"{where}.axes: names are {names}, expected at least one, each name once")
@@ -108,7 +110,7 @@ def _camera(name: str, camera: Table) -> Camera:
 
 def _sensors(named: Any, state_dim: int, base_dim: int, streams: list[str]) -> tuple[Sensor, ...]:
     """Those that the arms measure, the base's velocity, and the stamps of all streams."""
-    if not isinstance(named, list) or not set(named) <= {"velocity", "effort"}:
+    if not isinstance(named, list) or not all(one in ("velocity", "effort") for one in named):
         raise ConfigError(f"robot: sensors is {named!r}, expected a list of velocity, effort, or none")
     arms = [Sensor(name, (state_dim,)) for name in ("velocity", "effort") if name in named]
     base = [Sensor("base_velocity", (base_dim,))] if base_dim else []
