@@ -211,6 +211,14 @@ def test_refused_commands_do_not_feed_the_watchdog(gate: Gate) -> None:
     assert "the last was refused: command of left_waist is nan" in gate.stopped
 
 
+def test_a_refusal_that_was_followed_by_a_good_command_is_not_blamed_for_the_stop(gate: Gate) -> None:
+    gate.command(np.full(3, np.nan), 10.02, 10.0)
+    gate.command(np.zeros(3), 10.04, 10.02)
+    assert gate.check(10.4)
+    assert gate.stopped == "no command accepted for 0.360 s, expected one every 0.3 s"
+    assert gate.refused == "command of left_waist is nan, expected a number"
+
+
 def test_a_clock_that_stands_or_goes_back_moves_nothing(gate: Gate) -> None:
     now = moving(gate)
     held = gate.command(np.array([1.0, 0.9, 0.5]), now + 0.02, now)

@@ -169,6 +169,7 @@ class Gate:
         self._bounds = make_bounds(axes, limits)
         self._motion: Motion | None = None
         self._time = self._accepted = -inf
+        self._unanswered: str | None = None  # the latest refusal, if no command was accepted after it
         self.stopped: str | None = None
         self.refused: str | None = None
 
@@ -179,7 +180,7 @@ class Gate:
             raise SpecError(f"gate: armed at {position.tolist()}, expected {len(self._axes)} finite numbers")
         self._motion = Motion(position, np.zeros_like(position), position)
         self._time = self._accepted = now
-        self.stopped = self.refused = None
+        self.stopped = self.refused = self._unanswered = None
 
     @property
     def at_rest(self) -> bool:
@@ -193,9 +194,9 @@ class Gate:
         self.check(now)
         refusal = self.stopped or self._refusal(target, now - observed)
         if refusal is not None:
-            self.refused = refusal
+            self.refused = self._unanswered = refusal
             return self.brake(now)
-        self._accepted = now
+        self._accepted, self._unanswered = now, None
         return self._tick(np.asarray(target, np.float64), now)
 
     def brake(self, now: float) -> Array:
@@ -208,7 +209,7 @@ class Gate:
         self._expect_armed()
         silence = now - self._accepted
         if self.stopped is None and silence > self._limits.watchdog:
-            last = f"; the last was refused: {self.refused}" if self.refused else ""
+            last = f"; the last was refused: {self._unanswered}" if self._unanswered else ""
             self.stopped = (
                 f"no command accepted for {silence:.3f} s, expected one every {self._limits.watchdog} s{last}"
             )
