@@ -292,6 +292,24 @@ def test_streams_that_never_meet_are_named(station: Station, eyes: dict[str, Sta
         station.reset(0)
 
 
+def test_a_reference_that_lags_leaves_no_row_and_the_stamps_tell(station: Station, eyes: dict[str, Stalling]) -> None:
+    eyes["front"].lag = 50.0
+    with pytest.raises(RobotError, match=r"5 s: the streams had nothing within .* stamps: front 54\.\d+, wrist 104\."):
+        station.reset(0)
+
+
+def test_readings_of_another_clock_are_refused_before_anything_moves(
+    description: Description, spies: dict[str, Spy], eyes: dict[str, Stalling], clock: ManualClock
+) -> None:
+    slow: Any = SimpleNamespace(now=lambda: clock.now() - 50, sleep=clock.sleep)
+    with (
+        Station(description, spies, eyes, slow, watch=False) as station,
+        pytest.raises(RobotError, match=r"small: readings are stamped 49\.9\d+ s ahead of the station's clock"),
+    ):
+        station.reset(0)
+    assert not spies["left"].sent
+
+
 @pytest.mark.parametrize("what", ["read", "send"])
 def test_a_driver_that_fails_stops_all_arms_and_is_heard(station: Station, spies: dict[str, Spy], what: str) -> None:
     station.reset(0)

@@ -32,7 +32,7 @@ class Sensing:
         self.skipped_rows = 0
 
     def look(self) -> None:
-        """Take in what is new of all devices. Raises SpecError."""
+        """Take in what is new of all devices. Raises SpecError, and DataError for a stamp that is no number."""
         for name, camera in self._cameras.items():
             if frame := camera.read():
                 self._push(name, *frame)
@@ -74,7 +74,11 @@ class Sensing:
         if silent := [name for name, one in account.items() if not one.pushed]:
             return f"nothing came from {', '.join(silent)}; see after the drivers"
         apart = [name for name, one in account.items() if 2 * one.missed > self.synchroniser.dropped_rows]
-        return f"{', '.join(apart)} had nothing within max_skew; see after their clocks and rates"
+        stamps = ", ".join(f"{name} {self._last_stamp[name]:.3f}" for name in account)
+        return (
+            f"{', '.join(apart) or 'the streams'} had nothing within max_skew; see after their clocks and rates "
+            f"(newest stamps: {stamps})"
+        )
 
     def _push(self, stream: str, stamp: float, value: Array) -> None:
         if self._last_stamp.get(stream) != stamp:

@@ -75,6 +75,7 @@ class Station:
             self._failure = None
             self._sensing, self._steps = Sensing(self._description, self._arms, self._cameras), 0
             self._row = self._first_row()
+            self._expect_stamps_of_our_clock()
             observation = self._sensing.observation(self._row)
             with self._lock:
                 now = self._clock.now()
@@ -187,6 +188,15 @@ class Station:
                 return self._sensing.rows.pop()
             self._clock.sleep(POLL)
         raise RobotError(f"{self.spec.name}: no row of readings in {STARTING:g} s: {self._sensing.why_no_row()}")
+
+    def _expect_stamps_of_our_clock(self) -> None:
+        """Stamps from ahead would pass for fresh for ever; the gate refuses those from behind."""
+        ahead = self._row.stamp - self._clock.now()
+        if ahead > self._description.limits.max_age:
+            raise RobotError(
+                f"{self.spec.name}: readings are stamped {ahead:.3f} s ahead of the station's clock; "
+                "stamp them with time.monotonic()"
+            )
 
     def _next_row(self) -> Synced | None:
         """The next row at the next tick, or as soon after it as there is one; None if the arms had to be stopped."""
