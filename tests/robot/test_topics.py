@@ -95,6 +95,7 @@ def test_shipped_maps_are_found_by_name(name: str) -> None:
         ("[state.arm]", '[sync]\nreference = "back"\n[state.arm]', "reference: 'back', expected grid or one of front"),
         ("[state.arm]", "[sync]\nmax_skew_ms = -1\n[state.arm]", r"\[sync\]: max_skew_ms: -1, expected a number, 0"),
         ("[cameras.front]", "[cameras.state_arm]", "two streams share a name"),
+        ("[cameras.front]", '[episodes]\ntopic = "/on"\n[cameras.episodes]', "two streams share a name"),
         ("[state.arm]", '[state]\nnothing = "here"\n[other.arm]', "unknown"),
         ("[state.arm]", "[state", "cannot read the map of topics"),
     ],

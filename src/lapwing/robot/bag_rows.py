@@ -43,7 +43,7 @@ class BagRows:
     @staticmethod
     def read(bag: Path, topics: TopicMap) -> BagRows:
         """Bring a bag in step. Raises DataError, also for stamps that go back and for streams that never meet."""
-        tracks = scan(bag, topics.sources if topics.marks is None else (*topics.sources, topics.marks))
+        tracks = scan(bag, topics.recorded)
         topics = topics.without({source.name for source in topics.sources} - set(tracks))
         for source in topics.sources:
             _expect_order(bag, source, tracks[source.name], topics.max_disorder)

@@ -71,6 +71,11 @@ class TopicMap:
         return (*self.cameras.values(), *self.depth.values(), *self.state, *self.action, *base)
 
     @property
+    def recorded(self) -> tuple[Source, ...]:
+        """All that a bag is read for: the sources, and the marks."""
+        return self.sources if self.marks is None else (*self.sources, self.marks)
+
+    @property
     def digest(self) -> str:
         """What tells the map apart from one that says anything else."""
         return f"{self.name} {hashlib.sha256(repr(self).encode()).hexdigest()[:12]}"
@@ -198,13 +203,12 @@ def _expect_sense(where: str, topics: TopicMap) -> None:
         raise ConfigError(f"{where}: rate_hz: 0, expected the control rate in Hz")
     _expect_axes(f"{where}: [state]", topics.state)
     _expect_axes(f"{where}: [action]", topics.action)
-    sources = {source.name: source for source in topics.sources}
-    if len(sources) < len(topics.sources):
-        raise ConfigError(
-            f"{where}: two streams share a name in {[one.name for one in topics.sources]}; rename a camera"
-        )
+    names = [source.name for source in topics.recorded]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{where}: two streams share a name in {names}; rename a camera")
     if topics.reference == GRID:
         return
+    sources = {source.name: source for source in topics.sources}
     if topics.reference not in sources or sources[topics.reference].optional:
         known = ", ".join(name for name, source in sources.items() if not source.optional)
         raise ConfigError(f"{where}: sync.reference: {topics.reference!r}, expected {GRID} or one of {known}")
