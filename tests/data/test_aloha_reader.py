@@ -305,6 +305,16 @@ def test_many_files_leave_no_handle_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) - before < 5
 
 
+@pytest.mark.parametrize("write", [write_mobile, write_packed])
+def test_frames_may_be_read_from_another_folder(tmp_path, monkeypatch, write):
+    write(tmp_path / "eps" / "episode_0.hdf5", Recorded())
+    monkeypatch.chdir(tmp_path)
+    (episode,) = read_aloha(Path("eps")).episodes
+    frames = episode.images["cam_high"][:]
+    monkeypatch.chdir(tmp_path / "eps")
+    np.testing.assert_array_equal(episode.images["cam_high"][:], frames)
+
+
 def test_figures_of_a_folder(tmp_path):
     for number, steps in enumerate((5, 3)):
         write_mobile(tmp_path / f"episode_{number}.hdf5", Recorded(steps, seed=number))
@@ -458,8 +468,9 @@ def test_an_odd_first_episode_does_not_rule_out_the_others(folder):
 def test_no_sound_episode_is_an_error_even_when_skipping(folder):
     for path in episode_files(folder):
         truncate(path)
-    with pytest.raises(DataError, match=r"^3 episodes cannot be used, the first: "):
+    with pytest.raises(DataError, match=r"^3 episodes cannot be used, the first: ") as caught:
         read_recording(folder, ReadOptions(skip_damaged=True))
+    assert "--skip-damaged" not in str(caught.value)  # nothing would be left
 
 
 def test_a_damaged_frame_within_is_named_when_it_is_read(folder):

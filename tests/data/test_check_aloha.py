@@ -153,6 +153,7 @@ def test_nothing_is_left_when_all_are_damaged(eps):
     result = look(eps, skip_damaged=True)
     assert [problem.file for problem in result.problems] == [str(eps / f"episode_{i}.hdf5") for i in range(EPISODES)]
     assert (result.passes, result.imitable, result.tree) == (False, False, [])
+    assert not any("--skip-damaged" in line for line in lines(eps))
 
 
 def test_a_stranger_among_the_episodes_is_named(eps):
@@ -204,6 +205,17 @@ def test_a_frozen_camera_is_named_by_file(eps):
     (line,) = lines(eps)
     assert "error: " in line
     assert "images/cam_high: all 240 frames are the same" in line
+
+
+def test_episodes_of_one_frame_are_no_frozen_camera(eps):
+    with h5py.File(eps / "episode_0.hdf5") as file:
+        keys = [f"observations/{key}" for key in ("qpos", "qvel", "effort")]
+        first = {key: file[key][:1] for key in ["action", *keys, *(f"observations/images/{name}" for name in CAMERAS)]}
+    for key, values in first.items():
+        edit(eps, key, values)
+    text = "\n".join(lines(eps))
+    assert "all 4 episodes have one step" in text
+    assert "frames are the same" not in text
 
 
 def test_jpeg_bytes_that_do_not_decode_are_named(eps):

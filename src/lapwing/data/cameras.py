@@ -153,7 +153,8 @@ def check_frozen(
 ) -> list[Problem]:
     """One picture for the whole of every episode file, or for a long stretch in which the state moves."""
     frames = len(facts.same)
-    if frames > 1 and np.count_nonzero(facts.same) == frames - max(1, len(names.labels)):
+    followers = frames - max(1, len(names.labels))  # the first frame of each file follows no other
+    if 0 < followers == np.count_nonzero(facts.same):
         advice = "the camera hung or its first frame was copied: record again, or leave the camera out of the file"
         return [Problem("error", str(path), key, f"all {frames} frames are the same", "a picture that moves", advice)]
     stretches = [run for run in _runs(facts.same) if run[1] - run[0] >= FROZEN_FRAMES and _moves(state, *run)]

@@ -37,7 +37,7 @@ class AlohaFindings:
 def check_aloha(path: Path, options: ReadOptions, progress: bool) -> AlohaFindings:
     """Read all of a folder of episodes, or of one file. Damaged files are warnings where they may be left out."""
     recording, damage = scan_aloha(path, options)
-    problems = [_damaged(path, one, options.skip_damaged and recording is not None) for one in damage]
+    problems = [_damaged(one, recording is not None, options.skip_damaged) for one in damage]
     tree = _tree(path)
     if recording is None:
         return AlohaFindings(None, tree, problems, [], has_reward=False)
@@ -58,13 +58,13 @@ def file_names(recording: Recording) -> list[str]:
     return [str(episode.meta["file"]) for episode in recording.episodes]
 
 
-def _damaged(path: Path, message: str, left_out: bool) -> Problem:
+def _damaged(message: str, some_left: bool, skip_damaged: bool) -> Problem:
     file = Path(message.split(": ", 1)[0])
     problem = from_error(file, "", DataError(message))
-    if left_out:
-        return replace(problem, severity="warning", advice=_LEFT_OUT)
-    if not path.is_dir():
+    if not some_left:
         return problem
+    if skip_damaged:
+        return replace(problem, severity="warning", advice=_LEFT_OUT)
     return replace(problem, advice="; ".join(filter(None, (problem.advice, "or leave it out with --skip-damaged"))))
 
 

@@ -61,7 +61,7 @@ def read_aloha(path: Path, options: ReadOptions | None = None) -> Recording:
     options = options or ReadOptions()
     recording, damage = scan_aloha(path, options)
     if recording is None or (damage and not options.skip_damaged):
-        raise _refusal(path, damage)
+        raise _refusal(damage, some_left=recording is not None)
     return replace(recording, notes=(*(f"left out: {one}" for one in damage), *recording.notes))
 
 
@@ -103,11 +103,11 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[AlohaFile], list[str]]:
     return files, damage
 
 
-def _refusal(path: Path, damage: Sequence[str]) -> DataError:
-    if not path.is_dir():
-        return DataError(damage[0])
-    count = f"{len(damage)} episodes cannot be used, the first: " if len(damage) > 1 else ""
-    return DataError(f"{count}{damage[0]}; or go on without it: --skip-damaged")
+def _refusal(damage: Sequence[str], some_left: bool) -> DataError:
+    several = len(damage) > 1
+    count = f"{len(damage)} episodes cannot be used, the first: " if several else ""
+    advice = f"; or go on without {'them' if several else 'it'}: --skip-damaged" if some_left else ""
+    return DataError(f"{count}{damage[0]}{advice}")
 
 
 def _agreeing(files: Sequence[AlohaFile]) -> tuple[list[AlohaFile], list[str]]:

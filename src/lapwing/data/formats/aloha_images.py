@@ -54,7 +54,7 @@ def stored_rows(dataset: h5py.Dataset, last: h5py.Dataset | None) -> Frames:
 
 
 def _source(dataset: h5py.Dataset, last: h5py.Dataset | None) -> tuple[Path, str, str | None]:
-    return Path(dataset.file.filename), dataset.name, None if last is None else last.name
+    return Path(dataset.file.filename).absolute(), dataset.name, None if last is None else last.name
 
 
 def _length(dataset: h5py.Dataset, last: h5py.Dataset | None) -> int:

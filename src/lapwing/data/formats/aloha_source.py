@@ -60,7 +60,8 @@ class EpisodeSource:
         jpeg = dataset.ndim == 2 and dataset.dtype == np.uint8  # padded by itself
         if not jpeg and last.shape[1:] != dataset.shape[1:]:
             raise DataError(
-                f"{self.path}: '{last.name[1:]}' is {last.shape[1:]}, expected {dataset.shape[1:]} as before; record it"
+                f"{self.path}: '{last.name[1:]}' is {last.shape[1:]}, expected {dataset.shape[1:]} as before; "
+                "record it again"
             )
         return dataset, last
 
