@@ -137,6 +137,10 @@ def test_a_camera_slower_than_the_loop_is_named():
     assert "readings shown twice in a row: stamp_cam_low 50%, expected a fresh reading for each observation" in line
 
 
+def test_a_sensor_of_several_values_is_no_stamp():
+    assert lines([episode(ticks(), parts=np.zeros((101, 2)))]) == []
+
+
 @pytest.mark.parametrize("rows", [1, 2])
 def test_the_shortest_episodes_are_no_trouble(rows):
     time = ticks(rows=rows)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -185,11 +186,11 @@ def _check_intervals(path: Path, timing: Timing) -> list[Problem]:
 
 
 def _stamps(episode: Episode) -> dict[str, Array]:
-    """All stamps of an episode, float64 [rows]: "time" and those of the streams."""
+    """All stamps of an episode, float64 [rows]: "time" and those of the streams. A stamp is one value a row."""
     stamps = {
         name: np.asarray(readings[:], np.float64).reshape(readings.shape[0])
         for name, readings in episode.sensors.items()
-        if name.startswith(STAMP)
+        if name.startswith(STAMP) and math.prod(readings.shape[1:]) == 1
     }
     return stamps if episode.time is None else {"time": np.asarray(episode.time, np.float64), **stamps}
 
