@@ -189,6 +189,8 @@ def test_damaged_statistics_are_refused(tiny_episodes, tiny_spec):
     data = Normalizer.fit(tiny_episodes, tiny_spec).to_dict()
     with pytest.raises(CheckpointError, match=r"stats.json: not a normaliser .'action_std'"):
         Normalizer.from_dict({key: value for key, value in data.items() if key != "action_std"}, "stats.json")
+    with pytest.raises(CheckpointError, match=r"stats.json: not a normaliser"):
+        Normalizer.from_dict(None, "stats.json")
     with pytest.raises(CheckpointError, match=r"stats.json: lengths do not agree"):
         Normalizer.from_dict({**data, "action_std": [1.0]}, "stats.json")
 

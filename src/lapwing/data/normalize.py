@@ -115,8 +115,8 @@ class Normalizer:
 
         Files without offsets and scales are from when these were always the mean and the standard deviation.
         """
-        data = {name: data[was] for name, was in _BEFORE_OFFSETS.items() if was in data} | dict(data)
         try:
+            data = {name: data[was] for name, was in _BEFORE_OFFSETS.items() if was in data} | dict(data)
             arrays = {
                 one.name: np.asarray(data[one.name], np.int64 if one.name == "relative_to" else np.float32)
                 for one in fields(Normalizer)
