@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -109,10 +109,10 @@ class Dataset:
     def _draw(
         self, samples: _Samples, sampling: Sampling, batch_size: int, seed: int, start: int, rank: int, world_size: int
     ) -> Iterator[Batch]:
-        number = start
+        number, pick = start, _picking(samples, sampling)
         while True:
             bits = np.random.Philox(key=seed, counter=np.array([0, number, 0, 0], np.uint64))
-            picks = _pick(np.random.Generator(bits), samples, sampling, batch_size)
+            picks = pick(np.random.Generator(bits), batch_size)
             yield self._batch(samples, picks[rank::world_size], sampling)
             number += 1
 
@@ -190,14 +190,18 @@ class Dataset:
         ]
 
 
-def _pick(random: np.random.Generator, samples: _Samples, sampling: Sampling, count: int) -> Array:
-    """Places of samples, int64 [count], drawn with replacement."""
+def _picking(samples: _Samples, sampling: Sampling) -> Callable[[np.random.Generator, int], Array]:
+    """A function that draws places of samples, int64 [count], with replacement."""
     if not (isinstance(sampling, Chunks) and sampling.by_episode):
-        return random.integers(0, len(samples.row), count)
+        return lambda random, count: random.integers(0, len(samples.row), count)
     first = np.flatnonzero(np.diff(samples.last_row, prepend=-1))  # samples of one episode share their last row
     lengths = np.diff(first, append=len(samples.row))
-    episode = random.integers(0, len(first), count)
-    return first[episode] + random.integers(0, lengths[episode])
+
+    def pick(random: np.random.Generator, count: int) -> Array:
+        episode = random.integers(0, len(first), count)
+        return first[episode] + random.integers(0, lengths[episode])
+
+    return pick
 
 
 def _one_per_row(episode: Episode) -> Array:

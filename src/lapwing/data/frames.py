@@ -85,9 +85,9 @@ def _where_they_lie(recording: Recording, camera: Camera) -> Array | InPlace | N
 
 
 def _mapped(recording: Recording, camera: Camera) -> Array | None:
-    """One camera's frames as one array where they lie, or None if they need a cache.
+    """One camera's frames as one array where they lie, or None if they are not that.
 
-    They do not when they are uint8, of the size asked for, and follow each other in memory, as the slices of one
+    They are when they are uint8, of the size asked for, and follow each other in memory, as the slices of one
     memory map do.
     """
     parts = [episode.images[camera.name] for episode in recording.episodes]
