@@ -161,6 +161,22 @@ def test_what_is_discarded_leaves_nothing_and_its_number(tmp_path: Path) -> None
     expect_sent(read(tmp_path)[0], 6)
 
 
+def test_numpys_flags_are_taken_for_flags(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path, SPEC) as writer:
+        send(writer, 0, 2)
+        writer.keep(np.True_, np.False_)
+    [episode] = read(tmp_path)
+    assert (episode.terminated, episode.success) == (True, False)
+
+
+def test_a_writer_may_be_closed_twice(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path, SPEC) as writer:
+        send(writer, 0, 2)
+        writer.keep(False)
+        writer.close()
+    assert len(read(tmp_path)) == 1
+
+
 def test_a_folder_is_added_to_only_when_asked(tmp_path: Path) -> None:
     with EpisodeWriter(tmp_path, SPEC) as writer:
         send(writer, 0, 2)
@@ -187,6 +203,16 @@ def test_another_robots_folder_is_refused(tmp_path: Path) -> None:
     message = r"0.hdf5: state axes 3, expected 1 and camera sizes left 6x8, top 4x5, expected left 6x9, top 4x9 as"
     with pytest.raises(DataError, match=message):
         EpisodeWriter(tmp_path, other, append=True)
+
+
+def test_another_robots_unfinished_episode_is_recovered_but_not_added_to(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path, SPEC) as writer:
+        send(writer, 0, 5)
+    other = replace(SPEC, state=SPEC.state[:1])
+    with pytest.raises(DataError, match=r"episode_0.hdf5: state axes 3, expected 1 as what is recorded"):
+        EpisodeWriter(tmp_path, other, append=True)
+    [episode] = read(tmp_path)
+    expect_sent(episode, 0)
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -297,6 +323,16 @@ def test_an_unfinished_episode_is_discarded_on_demand(tmp_path: Path) -> None:
 def test_an_episode_left_before_its_first_step_is_nothing(tmp_path: Path) -> None:
     with EpisodeWriter(tmp_path, SPEC) as writer:
         writer.begin(observed(0, 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_episode_kept_before_its_first_step_does_not_block_the_folder(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path, SPEC) as writer:
+        writer.begin(observed(0, 0))
+        with pytest.raises(DataError, match="1 states for 0 actions"):
+            writer.keep(True, True)
+    with EpisodeWriter(tmp_path, SPEC, append=True) as writer:
+        assert writer.notes == (f"{tmp_path}/episode_0.hdf5: an unfinished recording, discarded",)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -453,6 +489,32 @@ def test_a_spool_of_another_version_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows of 9\d+ bytes, expected \d+; another version"):
         recover(tmp_path)
     assert spools_in(tmp_path)
+
+
+def test_what_cannot_be_recovered_is_not_promised(tmp_path: Path) -> None:
+    spooled(tmp_path, 0, 3).leave()
+    header = spool_path(tmp_path, 0) / "header.json"
+    header.write_text(header.read_text().replace('"row_bytes": ', '"row_bytes": 9'))
+    with pytest.raises(DataError, match=r"another version of .* or delete the folder$"):
+        EpisodeWriter(tmp_path, SPEC, append=True)
+
+
+@pytest.mark.parametrize(("name", "episodes"), [("header.json", 0), ("verdict.json", 1)])
+def test_what_is_no_json_in_a_spool_is_named_and_can_be_deleted(
+    tmp_path: Path, name: str, episodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that loses power may leave a file that has its name and no content yet."""
+    spool = spooled(tmp_path, 0, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(spooling, "write_aloha_episode", killed)
+        with pytest.raises(KeyboardInterrupt):
+            spool.finish(True, True, {})
+    (spool.path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{name}: .*, expected JSON; delete it"):
+        EpisodeWriter(tmp_path, SPEC, append=True)
+    (spool.path / name).unlink()
+    recover(tmp_path)
+    assert len(list(tmp_path.iterdir())) == episodes
 
 
 LIBRARY = """

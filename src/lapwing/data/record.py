@@ -69,6 +69,7 @@ class EpisodeWriter:
             requests.close()
             replies.close()
             self.notes: tuple[str, ...] = self._answer()
+            _expect_alike(folder, spec)  # what was recovered too
         except BaseException:
             self.close()
             raise
@@ -124,7 +125,8 @@ class EpisodeWriter:
         """
         if self.lost:
             terminated, success, meta = False, None, {**(meta or {}), "overrun": self.lost}
-        self._request("keep", (terminated, success, dict(meta or {})))
+        verdict = bool(terminated), None if success is None else bool(success)  # numpy's own are no JSON
+        self._request("keep", (*verdict, dict(meta or {})))
         path: Path = self._answer()
         return path
 
@@ -134,7 +136,10 @@ class EpisodeWriter:
         self._answer()
 
     def close(self) -> None:
-        """Let the process end; an episode that is neither kept nor discarded stays recoverable."""
+        """Let the process end; an episode that is neither kept nor discarded stays recoverable.
+
+        A second time does nothing.
+        """
         self._hang_up()
         if self._process.pid is not None:
             self._process.join()
@@ -212,13 +217,15 @@ def _expect_usable(folder: Path, spec: RobotSpec, append: bool) -> None:
     if any(folder.iterdir()) and not append:
         holds = f"{len(episodes)} episodes" + (f" and {len(unfinished)} unfinished" if unfinished else "")
         raise DataError(f"{folder}: already there, with {holds}; add to it with --append, or choose another folder")
-    if episodes:
-        _expect_alike(episodes[-1], spec)
+    _expect_alike(folder, spec)
 
 
-def _expect_alike(episode: Path, spec: RobotSpec) -> None:
-    """Raises DataError, naming only what differs, where the episode is none of the robot that `spec` is of."""
-    there = read_aloha(episode).spec
+def _expect_alike(folder: Path, spec: RobotSpec) -> None:
+    """Raises DataError, naming only what differs, where the last episode is none of the robot that `spec` is of."""
+    episodes = episode_files(folder)
+    if not episodes:
+        return
+    there = read_aloha(episodes[-1]).spec
     sizes, sizes_there = _sizes(spec), _sizes(there)
     cameras = "camera sizes" if sizes.keys() == sizes_there.keys() else "cameras"
     traits = (
@@ -232,7 +239,7 @@ def _expect_alike(episode: Path, spec: RobotSpec) -> None:
     sides = {side for size in sizes_there.values() for side in size}
     fits = cameras == "camera sizes" and len(differing) == 1 and len(sides) == 1
     advice = f"record with --size {sides.pop()}, or choose another folder" if fits else "choose another folder"
-    raise DataError(f"{episode}: {' and '.join(differing)} as what is recorded; {advice}")
+    raise DataError(f"{episodes[-1]}: {' and '.join(differing)} as what is recorded; {advice}")
 
 
 def _sizes(spec: RobotSpec) -> dict[str, tuple[int, int]]:

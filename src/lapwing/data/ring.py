@@ -63,7 +63,9 @@ class Ring:
         self._released[0] = self._taken
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Let go of the memory; a second time does nothing."""
+        if not self._bytes.size:
+            return
         os.close(self._descriptor)
         self._released = self._bytes = np.empty(0, np.uint8)
 

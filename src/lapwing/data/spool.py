@@ -116,7 +116,7 @@ def _recover(spool: Path, unfinished: Recover) -> str | None:
     rows = _rows(spool, header.spec)
     rows = rows[: _sound(rows)]
     verdict = _verdict(spool)
-    if verdict is not None and verdict["rows"] == len(rows):
+    if len(rows) > 1 and verdict is not None and verdict["rows"] == len(rows):
         _complete(spool, header, rows, verdict)
         return f"{file}: finished, {len(rows) - 1} steps; its recorder was killed while writing it"
     if len(rows) < 2 or unfinished == "discard":
@@ -213,7 +213,7 @@ def _number(spool: Path) -> int:
 
 
 def _header(spool: Path) -> _Header:
-    header = json.loads((spool / "header.json").read_text(encoding="utf-8"))
+    header = _read_json(spool / "header.json")
     spec = RobotSpec.from_dict(header["spec"], where=str(spool))
     size = row_dtype(spec).itemsize
     if size != header["row_bytes"]:
@@ -226,7 +226,18 @@ def _header(spool: Path) -> _Header:
 
 def _verdict(spool: Path) -> dict[str, Any] | None:
     path = spool / "verdict.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return _read_json(path) if path.exists() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}), expected JSON; delete it and record again with --append: "
+            "without its header.json an episode is discarded, without its verdict.json recovered as unfinished"
+        ) from error
+    return content
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

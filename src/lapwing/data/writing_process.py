@@ -42,13 +42,21 @@ def write_episodes(
             return
         try:
             replies.send(("ready", tuple(recover(folder, unfinished))))
+        except (LapwingError, OSError) as error:
+            replies.send(("error", _described(folder, error)))
+            return
+        try:
             _serve(lambda meta: Spool(folder, spec, dialect, meta), ring, requests, replies)
-        except LapwingError as error:
-            replies.send(("error", f"{error}{_left(folder)}"))
-        except OSError as error:
-            replies.send(("error", f"{folder}: cannot be written ({error.strerror}); free some space{_left(folder)}"))
+        except (LapwingError, OSError) as error:
+            replies.send(("error", f"{_described(folder, error)}{_left(folder)}"))
         os.close(lock)
     ring.close()
+
+
+def _described(folder: Path, error: LapwingError | OSError) -> str:
+    if isinstance(error, LapwingError):
+        return str(error)
+    return f"{folder}: cannot be written ({error.strerror}); free some space"
 
 
 def _left(folder: Path) -> str:
