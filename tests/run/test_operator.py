@@ -70,6 +70,13 @@ def test_without_a_terminal_no_key_is_pressed(stream: io.StringIO | int) -> None
         assert operator.ask("success?", "success") is None
 
 
+def test_without_an_input_no_key_is_pressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python does where descriptor 0 is closed
+    with Operator() as operator:
+        assert not operator.listens
+        assert operator.pressed() is None
+
+
 def test_a_terminal_that_hangs_up_presses_nothing() -> None:
     program = """
 import os, pty, sys

@@ -34,6 +34,8 @@ class Operator:
         self.listens = False
 
     def __enter__(self) -> Operator:
+        if self._stream is None:  # started with its input closed
+            return self
         try:
             self._descriptor = self._stream.fileno()
         except (OSError, ValueError):  # no file at all
