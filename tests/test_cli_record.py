@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ import pytest
 from lapwing import cli
 from lapwing.commands.record import describe
 from lapwing.data.formats.aloha import read_aloha
+from lapwing.data.record import EpisodeWriter
 from lapwing.episode import Episode
 from lapwing.run.operator import Operator
 from lapwing.run.pace import Pace
@@ -133,6 +134,21 @@ def test_a_set_rate_is_declared_and_stamped(lapwing: Lapwing) -> None:
     assert episode.time[-1] >= 0.2 - 1e-9
 
 
+def test_lost_steps_are_not_counted_as_recorded(lapwing: Lapwing, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, handed_over = EpisodeWriter.step, []
+
+    def lose_the_fifth(self: EpisodeWriter, *args: Any, **named: Any) -> bool:
+        handed_over.append(args)
+        self.lost = int(len(handed_over) == 5)
+        return not self.lost and step(self, *args, **named)
+
+    monkeypatch.setattr(EpisodeWriter, "step", lose_the_fifth)
+    said = lapwing("record --world toy --size 16 --out eps --failures keep")
+    assert "OVERRUN: the disk was too slow, 1 steps lost, cut there" in said.out
+    assert "eps: 1 episodes recorded, 4 steps, 0 of them succeed" in said.out
+    assert [episode.num_steps for episode in read("eps")] == [4]
+
+
 def test_mixed_operators_keep_their_failures(lapwing: Lapwing) -> None:
     said = lapwing("record --world toy --size 16 --episodes 8 --out eps --quality mixed")
     assert said.code == 0
@@ -215,6 +231,7 @@ def test_keys_steer_a_recording(lapwing: Lapwing, monkeypatch: pytest.MonkeyPatc
         ("--expert me", "--expert is 'me', expected scripted or policy=RUN"),
         ("--expert policy=nowhere", "nowhere"),
         ("--takeover scripted", "--takeover, --ensemble and --execute are for --expert policy=RUN"),
+        ("--execute 0", "--takeover, --ensemble and --execute are for --expert policy=RUN"),
         ("--takeover-after 3", "--takeover-after needs someone to take over; add --takeover scripted"),
         ("--rate-hz 0", "--rate-hz is 0.0, expected above 0"),
         ("--rate-hz fast", "--rate-hz"),

@@ -114,7 +114,7 @@ def _expect_sense(command: Record) -> None:
     policy = command.expert.startswith("policy=")
     if not policy and command.expert != "scripted":
         raise ConfigError(f"--expert is {command.expert!r}, expected scripted or policy=RUN")
-    if not policy and (command.takeover or command.ensemble or command.execute):
+    if not policy and (command.takeover or command.ensemble or command.execute is not None):
         raise ConfigError("--takeover, --ensemble and --execute are for --expert policy=RUN; leave them out")
     if command.takeover_after is not None and command.takeover is None:
         raise ConfigError("--takeover-after needs someone to take over; add --takeover scripted")
@@ -188,7 +188,7 @@ def describe(take: Take, options: RecordOptions, world_rate_hz: float) -> str:
         parts = [f"{pace.steps} steps, {pace.mean_hz:.1f} a second, stamped at {world_rate_hz:g} Hz"]
     if options.rate_hz is not None:
         parts.append(f"{pace.missed} ticks missed, at worst {pace.latest * 1e3:.0f} ms late")
-        if pace.mean_hz < options.slowest * options.rate_hz:
+        if options.is_too_slow(pace):
             parts.append(f"TOO SLOW for {options.rate_hz:g} Hz")
     if take.lost:
         parts.append(f"OVERRUN: the disk was too slow, {take.lost} steps lost, cut there")
@@ -201,7 +201,7 @@ def describe(take: Take, options: RecordOptions, world_rate_hz: float) -> str:
 
 def _summary(command: Record, takes: Sequence[Take]) -> str:
     kept = [take for take in takes if take.path]
-    steps, successes = sum(take.pace.steps for take in kept), sum(bool(take.success) for take in kept)
+    steps, successes = sum(take.pace.steps - take.lost for take in kept), sum(bool(take.success) for take in kept)
     dropped = f"; {len(takes) - len(kept)} attempts not kept" if len(kept) < len(takes) else ""
     return (
         f"{command.out}: {len(kept)} episodes recorded, {steps} steps, {successes} of them succeed{dropped}\n"

@@ -23,7 +23,8 @@ class RecordOptions:
 
     rate_hz: control steps a second; None: as fast as the world goes, stamped by its own clock. max_steps: longest
     episode; None: the world's own. slowest: an episode whose mean rate is below this share of `rate_hz` ran too slow
-    (ALOHA's rule: 42 of 50 Hz) and is marked or discarded, as `too_slow` says.
+    (ALOHA's rule: 42 of 50 Hz) and is marked or discarded, as `too_slow` says. keep_failures: whether an episode
+    without success is kept. Raises ConfigError.
     """
 
     rate_hz: float | None = None
@@ -39,6 +40,10 @@ class RecordOptions:
             raise ConfigError(f"--max-steps is {self.max_steps}, expected at least 1")
         if not 0 <= self.slowest <= 1:
             raise ConfigError(f"--slowest is {self.slowest}, expected a share of the rate, 0 to 1")
+
+    def is_too_slow(self, pace: Pace) -> bool:
+        """Whether an episode at this pace ran too slow for `rate_hz`."""
+        return self.rate_hz is not None and pace.mean_hz < self.slowest * self.rate_hz
 
 
 @dataclass(frozen=True)
@@ -218,20 +223,16 @@ class _Attempt:
             return "empty"
         if key == "discard":
             return "discarded"
-        if self._options.too_slow == "discard" and self._too_slow(pace):
+        if self._options.too_slow == "discard" and self._options.is_too_slow(pace):
             return "too slow"
         return "kept" if success or self._options.keep_failures else "failed"
-
-    def _too_slow(self, pace: Pace) -> bool:
-        rate = self._options.rate_hz
-        return rate is not None and pace.mean_hz < self._options.slowest * rate
 
     def _facts(self, pace: Pace) -> Meta:
         """What the file says of how it was recorded."""
         facts: dict[str, str | int | float | bool] = {}
         if self._options.rate_hz is not None:
             facts |= {"mean_rate_hz": round(pace.mean_hz, 3), "missed_ticks": pace.missed}
-            facts |= {"worst_delay_s": round(pace.latest, 6), "too_slow": self._too_slow(pace)}
+            facts |= {"worst_delay_s": round(pace.latest, 6), "too_slow": self._options.is_too_slow(pace)}
         return facts
 
 
