@@ -19,7 +19,8 @@ Info = dict[str, bool]
 class Env(Protocol):
     """One world. `step` returns (observation, reward, terminated, truncated, info).
 
-    `info` of a finished episode holds "success" and whatever else the world judges (e.g. "wrong_object").
+    `info` of a finished episode holds "success", where the world can tell, and whatever else it judges (e.g.
+    "wrong_object"). With "stopped" the step ended in a stop of the robot, and its observation is none of its own.
     Actions are physical, float [A].
     """
 
