@@ -184,6 +184,11 @@ def test_light_modules_start_without_torch(name: str) -> None:
     assert not loaded_with(name) & {"torch", "torchvision"}
 
 
+@pytest.mark.parametrize("name", LIGHT)
+def test_what_is_called_light_is_there(name: str) -> None:
+    assert f"lapwing.{name}" in modules()
+
+
 def test_loading_torch_is_noticed() -> None:
     assert "torch" in loaded_with("lapwing.agent")
 

@@ -1,21 +1,29 @@
-"""The documents keep up with the code: links lead somewhere, and what is logged is explained."""
+"""The documents keep up with the code: links lead somewhere, flags exist, examples run, what is logged is explained."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from lapwing import cli
 from lapwing.agent import RewardFacts
+from lapwing.agents.act import ActAgent, ActConfig
 from lapwing.agents.bc import BcAgent, BcConfig
 from lapwing.agents.lapo import LapoAgent, LapoConfig
 from lapwing.batch import Batch, Obs
 from lapwing.data.formats import read_recording
+from lapwing.nets.action_transformer import TransformerConfig
 from lapwing.spec import RobotSpec, unnamed_axes
 
 ROOT = Path(__file__).parents[1]
+TINY = TransformerConfig(16, 2, 16, encoder_layers=1, decoder_layers=2)
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -47,6 +55,55 @@ def test_pages_that_the_code_cites_exist() -> None:
     assert [page for page in sorted(cited) if not list(ROOT.glob(f"{page}*"))] == []
 
 
+@pytest.fixture
+def flags_of(capsys: pytest.CaptureFixture[str]) -> Callable[[str], set[str]]:
+    """flags_of("data check"): those that its --help names."""
+
+    @cache
+    def read(command: str) -> set[str]:
+        with pytest.raises(SystemExit):
+            cli.main([*command.split(), "--help"])
+        return flags_in(capsys.readouterr().out)
+
+    return read
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<!\S)--[a-z][\w-]*", text))
+
+
+def command_lines(page: Path) -> list[tuple[str, set[str]]]:
+    """(command, flags) of every `lapwing ...` on a page, in a block or in a sentence."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    words = [line.split() for line in re.findall(r"\blapwing ([a-z][^`\n#]*)", text)]
+    named = [
+        (name, line) for line in words for name in (" ".join(line[:1]), " ".join(line[:2])) if name in cli.COMMANDS
+    ]
+    return [(name, flags_in(" ".join(line))) for name, line in named]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_on_a_page_have_the_flags_it_gives_them(page: Path, flags_of: Callable[[str], set[str]]) -> None:
+    lines = command_lines(page)
+    unknown = [(command, flags - flags_of(command)) for command, flags in lines if flags - flags_of(command)]
+    assert unknown == []
+
+
+def test_flags_are_found_in_blocks_and_sentences() -> None:
+    found = command_lines(ROOT / "README.md")
+    assert ("record", {"--world", "--expert", "--episodes", "--out"}) in found
+    assert ("train lapo", {"--out", "--steps"}) in found  # in a table
+
+
+def test_the_readmes_give_the_same_commands_and_links() -> None:
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+    blocks = [re.findall(r"```\w+\n(.*?)```", text, re.DOTALL) for text in (english, chinese)]
+    said, said_too = ([re.sub(r"\s*#.*", "", block) for block in one] for one in blocks)
+    assert said == said_too
+    links = [set(re.findall(r"\]\(([^)\s]+)\)", text)) for text in (english, chinese)]
+    assert links[0] ^ links[1] == {"README.md", "README.zh-CN.md"}
+
+
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
@@ -65,6 +122,16 @@ def test_the_example_that_writes_a_recording_does(tmp_path: Path, monkeypatch: p
     )
 
 
+def test_the_example_that_records_does(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "example.py").write_text(example)
+    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, check=True, timeout=120)
+    recording = read_recording(tmp_path / "eps")
+    assert [episode.meta["seed"] for episode in recording.episodes] == list(range(10))
+    assert recording.spec.rate_hz == 0
+
+
 @pytest.fixture
 def state_batch() -> Batch:
     obs = Obs({}, torch.zeros(3, 4))
@@ -73,7 +140,13 @@ def state_batch() -> Batch:
 
 
 @pytest.mark.parametrize(
-    ("agent", "config", "page"), [(LapoAgent, LapoConfig(), "lapo.md"), (BcAgent, BcConfig(), "bc.md")]
+    ("agent", "config", "page"),
+    [
+        (LapoAgent, LapoConfig(), "lapo.md"),
+        (ActAgent, ActConfig(chunk=1, transformer=TINY), "act.md"),
+        (ActAgent, ActConfig(chunk=1, transformer=TINY, latent="vq"), "act.md"),
+        (BcAgent, BcConfig(), "bc.md"),
+    ],
 )
 def test_every_logged_metric_is_explained(agent: type, config: object, page: str, state_batch: Batch) -> None:
     spec = RobotSpec("tiny", (), unnamed_axes("state", 4), unnamed_axes("action", 2))
