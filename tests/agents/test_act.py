@@ -91,6 +91,20 @@ def test_the_last_action_is_held_where_padding_repeats_it(
     assert last["ignore"] > -0.8  # among those that go on, one has closed and one has not
 
 
+def test_a_repeated_last_action_is_reconstructed_as_it_was_learned(
+    make_agent: Callable[..., ActAgent], make_batch: MakeBatch, blind: RobotSpec
+) -> None:
+    """The posterior sees the repeated actions in training, and the same when its chunks are brought back."""
+    for padding in ("ignore", "repeat"):
+        agent = make_agent(blind, padding=padding)
+        batch = make_batch(blind, agent.sampling)
+        whole = replace(batch, is_pad=torch.zeros_like(batch.is_pad))
+        brought_back = [agent.reconstruct(one) for one in (batch, whole)]
+        assert brought_back[0] is not None
+        assert brought_back[1] is not None
+        assert torch.equal(*brought_back) is (padding == "repeat")
+
+
 def test_codes_are_drawn_as_often_as_they_are_likely() -> None:
     torch.manual_seed(0)
     logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(4000, 1, 3)
@@ -208,6 +222,18 @@ def test_augmentation_is_for_training_and_its_centre_for_acting(
     batch = make_batch(eyes, plain.sampling)
     assert not torch.equal(plain.act(batch.obs), varied.act(batch.obs))
     assert torch.equal(varied.act(batch.obs), varied.act(batch.obs))
+
+
+def test_the_prior_learns_from_the_images_that_the_policy_learns_from(
+    make_agent: Callable[..., ActAgent], make_batch: MakeBatch, eyes: RobotSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make_agent(latent="vq", augmentation=AugmentConfig("notes"))
+    seen = []
+    see = agent.model.see
+    monkeypatch.setattr(agent.model, "see", lambda obs: seen.append(obs) or see(obs))
+    agent.update(make_batch(eyes, agent.sampling))
+    first, second = seen
+    assert all(torch.equal(first.images[name], second.images[name]) for name in eyes.camera_names)
 
 
 def test_presets_say_what_the_original_does() -> None:

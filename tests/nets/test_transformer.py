@@ -172,6 +172,26 @@ def test_a_patch_of_cells_is_one_token_and_the_edges_stay(patch: int, tokens: in
     assert model(obs, torch.zeros(2, 6)).shape == (2, 4, 3)
 
 
+def test_each_camera_adds_its_vector_to_its_own_cells_without_waiting_for_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = RobotSpec("two", cameras((32, 32), (48, 64)), unnamed_axes("s", 5), unnamed_axes("a", 3))
+    model = ActionTransformer(
+        spec, 4, 6, TransformerConfig(16, 2, 16, 1, 1, 0.0), BackboneConfig("small", "none"), True
+    ).eval()
+    given: list[torch.Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: given.append(inputs[1]))
+    obs = Obs({camera.name: picture(camera) for camera in spec.cameras}, torch.randn(2, 5))
+    model(obs, torch.zeros(2, 6))
+    assert model.camera_embedding is not None
+    added = given[0][0, 2:] - model.image_position[0]
+    first, second = model.camera_embedding.weight
+    torch.testing.assert_close(added, torch.cat([first.expand(16, -1), second.expand(48, -1)]))
+    meta = torch.device("meta")  # has no values, so that a shape that depends on one fails there
+    monkeypatch.setattr(model, "see", lambda obs: obs.state.new_empty(2, 64, 16))
+    assert model.to(meta)(obs.to(meta), torch.zeros(2, 6, device=meta)).shape == (2, 4, 3)
+
+
 def test_the_chunk_encoder_does_not_look_at_padding() -> None:
     spec = RobotSpec("blind", (), unnamed_axes("s", 5), unnamed_axes("a", 3))
     encoder = ChunkEncoder(spec, 4, 6, TransformerConfig(16, 2, 16, 2, 1, 0.0))

@@ -183,9 +183,8 @@ class ActAgent:
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (3) on one batch, then the average of the weights."""
         self.networks.train()
-        if self.config.padding == "repeat":  # past the end the batch's actions repeat the last one
-            batch = replace(batch, is_pad=torch.zeros_like(batch.is_pad))
         obs = augment(random_shift(batch.obs, self.config.random_shift), self.config.augmentation)
+        batch = replace(self._padded(batch), obs=obs)
         with self._precision():
             latent, regulariser, metrics = self._infer(batch)
             predicted = self.model(obs, latent).float()
@@ -197,6 +196,12 @@ class ActAgent:
             source = nn.ModuleDict({name: self.networks[name] for name in self.acting})
             track(self.acting, source, 1 - self.config.ema_decay)
         return {"reconstruction_loss": reconstruction.detach(), "grad_norm": self._grad_norm, **metrics}
+
+    def _padded(self, batch: Batch) -> Batch:
+        """The batch as `padding` has it: where the last action is repeated, no step is past the end."""
+        if self.config.padding != "repeat":
+            return batch
+        return replace(batch, is_pad=torch.zeros_like(batch.is_pad))
 
     def _clip(self) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -263,6 +268,7 @@ class ActAgent:
         if self.config.latent == "none":
             return None
         self.networks.eval()
+        batch = self._padded(batch)
         with self._precision():
             numbers = self.networks["posterior"](batch.obs.state, batch.action, batch.is_pad).float()
             if self.config.latent == "gaussian":

@@ -66,6 +66,7 @@ class ActionTransformer(nn.Module):
     """
 
     image_position: Tensor
+    camera_of_cell: Tensor
 
     def __init__(
         self,
@@ -108,8 +109,9 @@ class ActionTransformer(nn.Module):
                 nn.Parameter(torch.rand(1, height * width_, width)) for height, width_ in grids
             )
         fixed = [sine_image_positions(height, width_, width) for height, width_ in grids]
-        self._cells_of = [position.shape[1] for position in fixed]
+        cameras = [torch.full((position.shape[1],), number) for number, position in enumerate(fixed)]
         self.register_buffer("image_position", torch.cat(fixed, 1), persistent=False)
+        self.register_buffer("camera_of_cell", torch.cat(cameras), persistent=False)
 
     def forward(self, obs: Obs, latent: Tensor) -> Tensor:
         tokens, position = self._tokens(obs, latent)
@@ -134,8 +136,7 @@ class ActionTransformer(nn.Module):
         fixed = self.image_position if self.learned_positions is None else torch.cat(list(self.learned_positions), 1)
         if self.camera_embedding is None:
             return fixed
-        counts = torch.tensor(self._cells_of, device=fixed.device)
-        return fixed + self.camera_embedding.weight.repeat_interleave(counts, 0)[None]
+        return fixed + self.camera_embedding(self.camera_of_cell)[None]  # type: ignore[no-any-return]
 
 
 class ChunkEncoder(nn.Module):
