@@ -265,3 +265,12 @@ def test_no_action_leaves_that_is_not_a_number(run: Path, observation: Observati
     far = Observation(observation.images, np.full(5, 1e30, np.float32))
     with pytest.raises(SpecError, match="action: axis 'shoulder' came out as no finite number"):
         load_policy(run)(far)
+
+
+def test_an_infinite_action_is_not_sent_as_the_end_of_its_range(run: Path, observation: Observation) -> None:
+    agent, spec, normalizer, _ = load_acting(find_checkpoint(run))
+    actions = torch.zeros(1, 1, spec.action_dim)
+    actions[..., 1] = torch.inf
+    agent.act = lambda *_: actions  # type: ignore[method-assign]
+    with pytest.raises(SpecError, match=f"action: axis '{spec.action[1].name}' came out as no finite number"):
+        Policy(agent, spec, normalizer)(observation)

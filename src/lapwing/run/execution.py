@@ -62,8 +62,9 @@ class Queue:
     def next(self, batch: int, ask: Callable[[], Array]) -> Array:
         """Actions [B, A]. Raises SpecError for another batch amid a chunk, ConfigError for too many steps of one."""
         if self._chunk is None or self._played == self._steps:
-            self._chunk, self._played = ask(), 0
-            self._steps = self._steps_of(self._chunk)
+            chunk = ask()
+            self._steps = self._steps_of(chunk)
+            self._chunk, self._played = chunk, 0
         _expect_batch(len(self._chunk), batch)
         action: Array = self._chunk[:, self._played]
         self._played += 1

@@ -68,10 +68,11 @@ class Policy:
             {name: torch.from_numpy(frames) for name, frames in images.items()},
             torch.from_numpy(self._normalizer.encode_state(state)),
         )
-        encoded = self._agent.act(obs.to(self._device), self.mode)
-        actions = self._normalizer.decode_action(encoded.float().cpu().numpy(), state)
-        if not np.isfinite(actions).all():
-            axis = self.spec.action[int(np.argwhere(~np.isfinite(actions))[0][-1])]
+        encoded = self._agent.act(obs.to(self._device), self.mode).float().cpu().numpy()
+        actions = self._normalizer.decode_action(encoded, state)
+        broken = ~(np.isfinite(encoded) & np.isfinite(actions))  # an infinity is decoded to the end of the range
+        if broken.any():
+            axis = self.spec.action[int(np.argwhere(broken)[0][-1])]
             raise SpecError(
                 f"action: axis {axis.name!r} came out as no finite number, expected one to send; check the state "
                 f"({state.min():.3g} to {state.max():.3g}), or choose another checkpoint"
