@@ -89,6 +89,7 @@ def test_the_version_is_printed(lapwing: Lapwing) -> None:
             "lapo: expectile is 2.0, expected a number from 0 to 1",
         ),
         ("train lapo d.hdf5 --out run --steps 0", "steps is 0, expected at least 1"),
+        ("train lapo d.hdf5 --out run --steps 1 --resume=1", "--resume: ignored explicit argument '1', expected"),
         ("train bc d.hdf5 --out run --steps 1 --chunk 0", "bc: chunk is 0, expected"),
         ("eval run", "--world"),
         ("eval run --world mars", "invalid choice 'mars' for argument '--world'"),

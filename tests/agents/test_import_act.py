@@ -308,6 +308,7 @@ Change = Callable[[Path, Path, Policy, dict[str, np.ndarray]], object]
         ),
         (lambda w, s, p, n: torch.save({"a": Attack()}, w), (), "or holds other classes, of which nothing was run)"),
         (lambda w, s, p, n: torch.save({"step": 3}, w), (), "policy_best.ckpt: holds more than named tensors"),
+        (lambda w, s, p, n: torch.save({3: torch.ones(2)}, w), (), "policy_best.ckpt: holds more than named tensors"),
         (lambda w, s, p, n: w.write_bytes(b"PK"), (), "policy_best.ckpt: cannot be read as tensors alone"),
         (lambda w, s, p, n: w.unlink(), (), "policy_best.ckpt: cannot be read as tensors alone (FileNotFoundError"),
         (
@@ -373,5 +374,5 @@ def test_an_occupied_place_is_left_alone(lapwing: Lapwing, files: tuple[Path, Pa
     before = (run / "config.json").read_bytes()
     code, _, err = lapwing("import act", files[0], *flags(run, files[1]))
     assert code == 2
-    assert "already exists" in err
+    assert err == f"lapwing: error: {run}: already exists; choose another --out\n"
     assert (run / "config.json").read_bytes() == before

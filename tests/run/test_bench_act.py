@@ -148,7 +148,12 @@ def test_an_installed_package_has_no_reference(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [({"batch": 0}, "batch 0"), ({"token": 20}, "token 20"), ({"sizes": ("480",)}, "size '480', expected height x")],
+    [
+        ({"batch": 0}, "batch 0"),
+        ({"token": 20}, "token 20"),
+        ({"sizes": ("480",)}, "size '480', expected height x"),
+        ({"sizes": ()}, "no --sizes, expected at least one"),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(flags: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -100,3 +100,5 @@ def test_an_installed_package_has_no_reference(monkeypatch: pytest.MonkeyPatch, 
 def test_numbers_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="batch 0"):
         bench_lapo.main(batch=0)
+    with pytest.raises(ConfigError, match="threads -1"):
+        bench_lapo.main(threads=-1)

@@ -23,6 +23,7 @@ from lapwing.run.checkpoint import (
     link_checkpoint,
     linked_step,
     load_acting,
+    load_config,
     load_train_state,
     prune_checkpoints,
     save_checkpoint,
@@ -242,6 +243,14 @@ def test_settings_that_make_no_agent_are_refused(
     (path / file).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=f"{message}.*; choose another checkpoint"):
         load_acting(path)
+
+
+def test_settings_that_are_no_mapping_are_refused(run: Path) -> None:
+    path = find_checkpoint(run)
+    content = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**content, "config": []}))
+    with pytest.raises(CheckpointError, match=r"config.json is not of this version .*; choose another checkpoint"):
+        load_config(path, LapoConfig)
 
 
 def test_a_training_state_without_its_parts_is_refused(run: Path) -> None:

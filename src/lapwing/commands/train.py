@@ -16,6 +16,7 @@ from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
 from lapwing.agents.lapo import LapoConfig
 from lapwing.commands.flags import parse
+from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import config_from_json, find_checkpoint, linked_step, load_config
 from lapwing.run.directory import read_settings
 from lapwing.run.options import TrainOptions
@@ -112,13 +113,16 @@ def _train(algorithm: str, command: TrainLapo | TrainAct | TrainBc) -> int:
 
 
 def _glance(args: Sequence[str]) -> argparse.Namespace:
-    """The flags that decide what the defaults of the others are."""
+    """The flags that decide what the defaults of the others are. Raises ConfigError for --resume=VALUE."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", nargs="?")
     parser.add_argument("--out", nargs="?", type=Path)
     parser.add_argument("--init", nargs="?", type=Path)
     parser.add_argument("--resume", action="store_true")
-    return parser.parse_known_args(args)[0]
+    try:
+        return parser.parse_known_args(args)[0]
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}, expected --resume alone; leave the value out") from None
 
 
 def _resumed(args: Sequence[str], kind: type[Any]) -> tuple[Any, Any]:
@@ -129,5 +133,5 @@ def _resumed(args: Sequence[str], kind: type[Any]) -> tuple[Any, Any]:
     settings = read_settings(glance.out)
     try:
         return config_from_json(TrainOptions, settings["options"]), config_from_json(kind, settings["config"])
-    except (KeyError, TypeError):  # another algorithm or version: `train` says which setting differs
+    except (KeyError, TypeError, AttributeError):  # another algorithm or version: `train` says which setting differs
         return tyro.MISSING_NONPROP, None

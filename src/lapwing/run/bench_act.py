@@ -91,6 +91,8 @@ def main(
             f"bench: batch {batch}, chunk {chunk}, repeats {repeats}, threads {threads}, seconds {seconds:g}, data_mb "
             f"{data_mb}, token {token}; expected at least 1, data_mb at least 0 and token a multiple of 8"
         )
+    if not sizes:
+        raise ConfigError("bench: no --sizes, expected at least one, as in 480x640")
     pixels = [_size(one) for one in sizes]
     kind = pick_device(device)
     reference = find_reference("plain_act.py")

@@ -59,8 +59,11 @@ def main(
         backbone: Of our image encoder; the reference has ResNet-18 always.
         compiled: Compile our image encoder.
     """
-    if min(batch, repeats) < 1 or size < 32:
-        raise ConfigError(f"bench: batch {batch}, repeats {repeats}, size {size}; expected at least 1, 1 and 32")
+    if min(batch, repeats, threads or 1) < 1 or size < 32:
+        raise ConfigError(
+            f"bench: batch {batch}, repeats {repeats}, threads {threads}, size {size}; expected at least 1, and a size "
+            "of at least 32"
+        )
     kind = pick_device(device)
     chosen = pick_precision(precision, kind)
     threads = threads or torch.get_num_threads()

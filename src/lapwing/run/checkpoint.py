@@ -67,7 +67,7 @@ def save_checkpoint(
     except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk each library says something else
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
-            f"{path}: cannot be written ({_one_line(error)}); free some space, then go on with --resume"
+            f"{path}: cannot be written ({_one_line(error)}); free some space and try again (training: --resume)"
         ) from error
     os.rename(partial, path)
 
@@ -125,7 +125,7 @@ def load_config(path: Path, kind: type[Any]) -> Any:
     try:
         if ALGORITHMS[meta["algorithm"]].config is kind:
             return config_from_json(kind, meta["config"])
-    except (KeyError, TypeError, ValueError, LapwingError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, LapwingError) as error:
         raise CheckpointError(
             f"{path}: config.json is not of this version ({_one_line(error)}); choose another checkpoint"
         ) from error

@@ -17,10 +17,14 @@ from typing import Any
 from lapwing.errors import CheckpointError, ConfigError
 
 
-def expect_free(run: Path) -> None:
-    """Raise CheckpointError unless a run can be made at `run`: nothing there yet, and a place one can write to."""
+def expect_free(run: Path, *, can_resume: bool) -> None:
+    """Raise CheckpointError unless a run can be made at `run`: nothing there yet, and a place one can write to.
+
+    can_resume: whether the command that makes it could also go on with one that is there.
+    """
     if run.is_dir() and any(run.iterdir()):
-        raise CheckpointError(f"{run}: already exists; go on with --resume, or choose another --out")
+        instead = "go on with --resume, or choose another --out" if can_resume else "choose another --out"
+        raise CheckpointError(f"{run}: already exists; {instead}")
     if run.is_symlink() and not run.exists():
         raise CheckpointError(f"{run}: is a link to nothing, expected a free name; choose another --out")
     if run.exists() and run.resolve() == Path.cwd():

@@ -44,7 +44,7 @@ def import_act(
     cameras: in the order of training; size: height and width of every camera's frames in pixels. Raises
     CheckpointError, ConfigError or DataError before anything is written.
     """
-    expect_free(out)
+    expect_free(out, can_resume=False)
     state = read_weights(weights)
     facts = RewardFacts((0.0, 0.0), (0.0, 0.0))  # imitation does not look at rewards
     try:
@@ -95,7 +95,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise CheckpointError(f"{path}: cannot be read as tensors alone ({reason}); choose a state dict") from error
-    if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(one, Tensor) for name, one in state.items()
+    ):
         raise CheckpointError(f"{path}: holds more than named tensors, expected the state dict of an ACT policy")
     return state
 

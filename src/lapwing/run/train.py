@@ -51,7 +51,7 @@ def train(
         raise ConfigError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
     ranks = read_ranks()
     if ranks.is_first and not resume:
-        expect_free(out)
+        expect_free(out, can_resume=True)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device, ranks.local_rank)
