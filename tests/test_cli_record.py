@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Lapwing, Said
 
 from lapwing import cli
 from lapwing.commands.record import describe
@@ -25,17 +25,6 @@ from lapwing.episode import Episode
 from lapwing.run.operator import Operator
 from lapwing.run.pace import Pace
 from lapwing.run.recorder import RecordOptions, Take
-
-
-class Said(NamedTuple):
-    """What a command line led to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Lapwing = Callable[[str], Said]
 
 needs_mujoco = pytest.mark.skipif(
     find_spec("mujoco") is None or find_spec("gym_aloha") is None, reason="the extra [sim] is not installed"
@@ -61,6 +50,7 @@ def error_line(said: Said) -> str:
     assert said.code == 2, said
     lines = [line for line in said.err.splitlines() if line.strip()]
     assert len(lines) == 1, said.err
+    assert lines[0].startswith("lapwing: error: ")
     return lines[0].removeprefix("lapwing: error: ")
 
 

@@ -256,7 +256,8 @@ def test_frames_do_not_become_private_memory(tmp_path):
 
 def test_a_copied_file_is_read_in_place_too(tiny_flat, pixels, tmp_path):
     copy = Path(shutil.copy(tiny_flat, tmp_path / "copy.hdf5"))
-    expect_pixels(FrameStore.open(read_flat(copy)), pixels)
+    expect_pixels(FrameStore.open(read_flat(copy), cache_dir=tmp_path / "cache"), pixels)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_begun(tiny_flat, tmp_path):

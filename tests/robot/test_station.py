@@ -358,14 +358,14 @@ def test_the_watchdog_stops_the_arms_while_nobody_calls(description: Description
     limits = replace(description.limits, max_age=20.0, watchdog=0.05)
     description = replace(description, limits=limits, sync=replace(description.sync, patience=5.0))
     arms = {name: SimulatedArm(np.zeros(2), np.ones(2), clock, is_base=name == "base") for name in description.parts}
-    stops = threading.Event()
-    arms["base"].stop = stops.set  # type: ignore[method-assign]
+    stops = threading.Semaphore(0)
+    arms["base"].stop = stops.release  # type: ignore[method-assign]
     black = np.zeros((4, 6, 3), np.uint8)
     cameras = {name: SimulatedCamera(lambda time: black, clock) for name in description.spec.camera_names}
     with Station(description, arms, cameras, clock) as station:
         station.reset(0)
-        stops.clear()
-        assert stops.wait(20)
+        assert stops.acquire(blocking=False)  # the reset's own
+        assert stops.acquire(timeout=20)
         assert station.stopped is not None
         assert station.step(GOAL)[4]["stopped"]
 
@@ -382,6 +382,7 @@ def test_a_driver_that_fails_under_the_watchdog_is_heard_in_the_next_step(
         give_up = time.monotonic() + 20
         while spies["base"].stops == stops and time.monotonic() < give_up:
             time.sleep(0.005)
+        assert spies["base"].stops > stops  # the watchdog was there before the step
         with pytest.raises(OSError, match="bus is gone"):
             station.step(GOAL)
         spies["left"].broken = ""
