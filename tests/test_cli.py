@@ -176,6 +176,13 @@ def test_damaged_files_of_a_run_are_one_line(train: Callable[..., Said], lapwing
     )
 
 
+def test_settings_to_resume_that_are_no_mapping_are_one_line(train: Callable[..., Said], tmp_path: Path) -> None:
+    train("bc", steps=1)
+    config = tmp_path / "run" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "config": []}))
+    assert "cannot resume with config.chunk 1, the run has None" in error_line(train("bc", steps=2, resume=True))
+
+
 def test_eval_speaks_json_and_films_one_mode(lapwing: Lapwing, tmp_path: Path) -> None:
     data, run, video = tmp_path / "d.hdf5", tmp_path / "run", tmp_path / "film.mp4"
     lapwing("data sample", data, episodes=4, size=16)
