@@ -17,7 +17,7 @@ from lapwing.agents.act import PRESETS, ActAgent, ActConfig, chunk_loss, draw_co
 from lapwing.batch import Batch
 from lapwing.errors import ConfigError
 from lapwing.nets.action_transformer import TransformerConfig
-from lapwing.nets.augment import AugmentConfig
+from lapwing.nets.augment import AugmentConfig, centre
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.spec import RobotSpec
 
@@ -192,7 +192,10 @@ def test_a_frozen_backbone_does_not_move(
     assert all(torch.equal(value, before[name]) for name, value in agent.model.maps.state_dict().items())
 
 
-@pytest.mark.parametrize("option", [{"image_positions": "learned"}, {"camera_embedding": False}, {"pre_norm": True}])
+@pytest.mark.parametrize(
+    "option",
+    [{"image_positions": "learned"}, {"camera_embedding": False}, {"pre_norm": False}, {"position_values": False}],
+)
 def test_options_of_the_transformer_learn(
     make_agent: Callable[..., ActAgent], make_batch: MakeBatch, eyes: RobotSpec, option: dict[str, Any]
 ) -> None:
@@ -218,10 +221,18 @@ def test_cameras_are_told_apart_by_their_embedding_alone(
 def test_augmentation_is_for_training_and_its_centre_for_acting(
     make_agent: Callable[..., ActAgent], make_batch: MakeBatch, eyes: RobotSpec
 ) -> None:
-    plain, varied = make_agent(), make_agent(augmentation=AugmentConfig("notes"))
+    notes = AugmentConfig("notes")
+    plain, varied = make_agent(), make_agent(augmentation=notes)
     batch = make_batch(eyes, plain.sampling)
     assert not torch.equal(plain.act(batch.obs), varied.act(batch.obs))
     assert torch.equal(varied.act(batch.obs), varied.act(batch.obs))
+    assert torch.equal(varied.act(batch.obs), plain.act(centre(batch.obs, notes)))
+    losses = []
+    for seed in (1, 1, 2):
+        agent = make_agent(augmentation=notes, latent="none")  # which draws nothing else
+        torch.manual_seed(seed)
+        losses.append(agent.update(batch)["reconstruction_loss"].item())
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_the_prior_learns_from_the_images_that_the_policy_learns_from(

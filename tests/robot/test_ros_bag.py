@@ -282,6 +282,7 @@ def test_images_are_not_held(tmp_path: Path, topics: Callable[..., TopicMap], mo
 def test_rows_on_a_grid(tmp_path: Path, topics: Callable[..., TopicMap]) -> None:
     path = script().write(tmp_path / "take.bag")
     recording = read_bags(path, topics(("[sync]", '[sync]\nreference = "grid"'), ("= 10", "= 20")), progress=False)
+    assert recording.num_steps == 10  # of 11 rows, from 0 to 500 ms
     np.testing.assert_allclose(np.diff(recording.episodes[0].time), 0.05, atol=1e-9)
 
 
