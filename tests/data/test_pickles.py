@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import codecs
 import collections
+import copyreg
 import functools
 import os
 import pickle
@@ -103,11 +104,12 @@ def test_any_array_comes_back(tmp_path_factory: pytest.TempPathFactory, values: 
     assert same(load_restricted(path)["values"], values)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS[:5])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_arrays_of_numpy_before_2_come_back(load: Callable[[bytes], Any], protocol: int) -> None:
     pickled = pickle.dumps(STATISTICS, protocol)
-    new, old = b"numpy._core.multiarray", b"numpy.core.multiarray"
-    if protocol == 4:  # names carry their length
+    module = b"numeric" if protocol == 5 else b"multiarray"
+    new, old = b"numpy._core." + module, b"numpy.core." + module
+    if protocol >= 4:  # names carry their length
         new, old = bytes([len(new)]) + new, bytes([len(old)]) + old
         pickled = pickled[:2] + pickled[11:]  # without the frame, which carries its length too
     assert new in pickled
@@ -186,6 +188,7 @@ def handmade(name: str, *after: bytes) -> bytes:
         (b"\x80\x04\x8c\x05numpy\x8c\x0cos.__class__\x93.", r"holds numpy\.os\.__class__"),
         (b"\x80\x02U\x03uidQ.", "a reference to something outside the file"),
         (b"P12\n.", "a reference to something outside the file"),
+        (b"\x80\x04\x8c\x02\x1b[\x8c\x02\nx\x93.", r"holds \\x1b\[\.\\nx, expected"),
         (b"\x80\x02\x82\x01.", "not a whole pickle"),  # the registry of extensions
         (b"\x80\x05\x97.", "not a whole pickle"),  # a buffer that nobody brought
         (b"", "not a whole pickle"),
@@ -196,6 +199,87 @@ def handmade(name: str, *after: bytes) -> bytes:
 def test_handmade_and_broken_files_are_refused(load: Callable[[bytes], Any], pickled: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         load(pickled)
+
+
+def test_extensions_that_the_process_knows_are_not_called(
+    load: Callable[[bytes], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python keeps those it has seen, and gives them to every unpickler without asking for a class."""
+    monkeypatch.chdir(tmp_path)
+    copyreg.add_extension(os.mkdir.__module__, "mkdir", 240)
+    try:
+        assert pickle.loads(pickle.dumps(os.mkdir, 2)) is os.mkdir
+        with pytest.raises(DataError, match=r"not a whole pickle .*EXT1"):
+            load(b"\x80\x02\x82\xf0X\x04\0\0\0FLAG\x85R.")
+    finally:
+        copyreg.remove_extension(os.mkdir.__module__, "mkdir", 240)
+    assert not (tmp_path / "FLAG").exists()
+
+
+F4 = b"cnumpy\ndtype\nX\x02\0\0\0f4\x85R"
+S0 = F4.replace(b"f4", b"S0")
+FROM_BUFFER = b"cnumpy._core.numeric\n_frombuffer\n"
+ORDER_C = b"X\x01\0\0\0C"
+
+BOMBS: dict[str, tuple[bytes, str]] = {
+    "index": (b"Nr\xff\xff\x0f\0.", r"not a whole pickle .*kept under 1048575 after 2 operations"),
+    "written index": (b"Np1048575\n.", r"not a whole pickle .*kept under 1048575 after 2 operations"),
+    "claimed bytes": (b"\x8e" + (10**11).to_bytes(8, "little") + b"abc.", r"not a whole pickle"),
+    "deep key": (b"})" + b"\x85" * 1_000_000 + b"Ns.", r"holds a tuple of more than 10000 tuples"),
+    # with operations in between that change nothing
+    "deep key, hidden": (b"})" + b"Nb(e\x85" * 20_000 + b"Ns.", r"holds a tuple of more than 10000 tuples"),
+    "wide key": (b"})" + b"2\x86" * 60 + b"Ns.", r"holds a tuple of more than 10000 tuples"),
+    "wide key, kept": (b"})" + b"q\x00h\x00\x86" * 60 + b"Ns.", r"holds a tuple of more than 10000 tuples"),
+    "wide key, kept in order": (
+        b"})\x94h\x00\x86" + b"2\x86" * 60 + b"Ns.",
+        r"holds a tuple of more than 10000 tuples",
+    ),
+    "deep list": (b"]" * 100_000 + b"a" * 99_999 + b".", r"holds containers within themselves or too deep"),
+    "list in itself": (b"]q\x00h\x00a.", r"holds containers within themselves or too deep"),
+    "texts of no bytes": (
+        FROM_BUFFER + b"(C\x00" + S0 + b"\x8a\x05\0\x28\x6b\xee\0\x85" + ORDER_C + b"tR.",
+        r"not a whole pickle .*0 bytes for an array of shape \(4000000000,\)",
+    ),
+    # their product would take hours, and all of the memory
+    "huge sides": (
+        FROM_BUFFER + b"(C\x00" + F4 + b"(\x8b\x20\x4e\0\0" + b"\x7f" * 20_000 + b"2" * 3000 + b"t" + ORDER_C + b"tR.",
+        r"not a whole pickle",
+    ),
+    "many sides": (FROM_BUFFER + b"(C\x00" + F4 + b"(" + b"K\x00" * 65 + b"t" + ORDER_C + b"tR.", r"array of shape"),
+    # an array of protocol 5 that is told once more what it holds
+    "told twice": (
+        FROM_BUFFER + b"(C\x04abcd" + F4 + b"K\x01\x85" + ORDER_C + b"tR(K\x01K\x02\x85" + F4 + b"\x89C\x07abcdefgtb.",
+        r"7 bytes for an array of shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_would_fill_the_memory_or_overrun_the_stack_is_refused(load: Callable[[bytes], Any], bomb: str) -> None:
+    operations, reason = BOMBS[bomb]
+    with pytest.raises(DataError, match=reason):
+        load(b"\x80\x04" + operations)
+
+
+@pytest.mark.parametrize(
+    "before_and_after",
+    [
+        (b"cnumpy\ndtype\n", b"\x85R."),
+        (F4 + b"(K\x03", b"NNNtb."),
+        (b"c_codecs\nencode\nX\0\0\0\0", b"\x86R."),
+        (FROM_BUFFER + b"(C\x00" + F4, ORDER_C + b"tR."),
+    ],
+    ids=["code", "state", "encoding", "shape"],
+)
+def test_messages_stay_short_whatever_a_file_holds(
+    load: Callable[[bytes], Any], before_and_after: tuple[bytes, bytes]
+) -> None:
+    before, after = before_and_after
+    # each list holds the one before it twice
+    doubled = b"]\x94" + b"".join(b"0](h%ch%ce\x94" % (number, number) for number in range(18))
+    with pytest.raises(DataError) as caught:
+        load(b"\x80\x04" + before + doubled + after)
+    assert len(str(caught.value)) < 2000
 
 
 @pytest.mark.parametrize(
