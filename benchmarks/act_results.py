@@ -93,7 +93,8 @@ def _record(args: argparse.Namespace) -> Path:
         # another seed for what is still missing, or the same demonstrations would come again
         _lapwing(
             "record", "--world", args.world, "--expert", "scripted", "--quality", args.quality, "--out", folder,
-            "--episodes", args.demonstrations - have, "--size", args.size, "--seed", args.data_seed + have, *more,
+            "--episodes", args.demonstrations - have, "--failures", args.failures, "--size", args.size,
+            "--seed", args.data_seed + have, *more,
         )  # fmt: skip
     return folder
 
