@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,6 +119,14 @@ def test_a_folder_is_no_name_for_a_file(lerobot, out):
     with pytest.raises(DataError, match=r"flat\.hdf5: is a folder, expected the name of a file"):
         convert(lerobot.root, out, progress=False)
     assert leftovers(out) == ["flat.hdf5"]
+
+
+@pytest.mark.parametrize("to", ["flat", "aloha"])
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_place_without_a_name_is_refused(lerobot, tmp_path, monkeypatch, name, to):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"^[./]: has no name of its own, expected that of a file or folder to write"):
+        convert(lerobot.root, Path(name), ConvertOptions(to=to), progress=False)
 
 
 def test_a_folder_that_is_not_there_is_refused(lerobot, tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lapwing.data.formats import read_recording
 from lapwing.data.formats.flat import FlatWriter, read_flat
 from lapwing.errors import DataError
-from lapwing.spec import unnamed_axes
+from lapwing.spec import Camera, unnamed_axes
 
 
 @pytest.fixture
@@ -375,6 +375,14 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path, tiny_spec, t
 def test_a_folder_that_is_not_there_is_named(tmp_path, tiny_spec):
     with pytest.raises(DataError, match=r"none/d.hdf5: cannot be written \(No such file or directory\)"):
         FlatWriter(tmp_path / "none" / "d.hdf5", tiny_spec)
+
+
+@pytest.mark.parametrize("name", ["arm/left", "../left", "a\0b"])
+def test_a_camera_that_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, tiny_spec, name):
+    spec = replace(tiny_spec, cameras=(Camera(name, 16, 16),))
+    with pytest.raises(DataError, match=r"d\.hdf5: camera '.*' cannot be stored, expected text without '/'; rename it"):
+        FlatWriter(tmp_path / "d.hdf5", spec)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_episode_must_fit_the_spec(tmp_path, tiny_recording):

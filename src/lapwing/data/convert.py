@@ -57,6 +57,8 @@ def convert(
     """
     options = options or ConvertOptions()
     expect_settings(options)
+    if not dst.name:  # ".", "/" or nothing at all
+        raise DataError(f"{dst}: has no name of its own, expected that of a file or folder to write; give one")
     if options.to == "flat" and dst.is_dir():
         raise DataError(f"{dst}: is a folder, expected the name of a file to write; choose another name, or --to aloha")
     source = open_source(src, options)

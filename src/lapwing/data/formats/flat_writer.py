@@ -15,6 +15,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
+from lapwing.data.formats.aloha_sensors import storable
 from lapwing.episode import Array, Episode, Frames
 from lapwing.errors import DataError
 from lapwing.spec import Camera, RobotSpec
@@ -31,7 +32,7 @@ class FlatWriter:
 
     folder: where the episodes wait; by default a hidden folder that goes with the writer. One that is given stays
     when something goes wrong, and a later writer goes on after its first `finished` episodes. Raises DataError when
-    `path` exists, cannot be written, or an episode does not fit `spec`.
+    `path` exists, cannot be written, a camera's name is no name of a dataset, or an episode does not fit `spec`.
     """
 
     def __init__(self, path: str | Path, spec: RobotSpec, folder: Path | None = None, finished: int = 0) -> None:
@@ -39,6 +40,11 @@ class FlatWriter:
         self._path, self._spec = path, replace(spec, sensors=())
         if path.exists():
             raise DataError(f"{path}: already exists; choose another name or delete it first")
+        for camera in spec.cameras:
+            if not storable(f"{camera.name}_image"):
+                raise DataError(
+                    f"{path}: camera {camera.name!r} cannot be stored, expected text without '/'; rename it"
+                )
         self._folder = folder or path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         # Known before the folder exists: an interrupt at any line, even in here, leaves nothing behind.
         self._remove = None if folder else weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
