@@ -100,6 +100,14 @@ def test_any_labels_come_back_from_both(tmp_path_factory, labels):
         ("json", '{"0": {"reward": [1e39]}}', r"episode_0: reward is '\[1e\+39\]', expected 'last-step' or finite"),
         ("json", '{"0": {}, "episode_0": {}}', r"labels\.json: episode_0 is there twice, expected each episode once"),
         ("json", '{"0": {}, "0": {}}', r"labels\.json: episode_0 is there twice, expected each episode once"),
+        (
+            "json",
+            '{"0": {"success": true, "success": false}}',
+            r"labels\.json: 0: success is there twice, expected each",
+        ),
+        ("json", '{"0": ' + "[" * 100_000, r"labels\.json: not JSON \(maximum recursion depth"),
+        ("json", f'{{"{"1" * 5000}": {{}}}}', r"labels\.json: '1+' is no episode, expected a number or episode_N"),
+        ("csv", "episode,success,success\n0,true,false\n", r"labels\.csv: success is there twice, expected each field"),
         ("csv", "number,success\n0,true\n", r"labels\.csv: columns are number, success, expected episode and some of"),
         ("csv", "", r"labels\.csv: columns are nothing, expected episode"),
         ("csv", "episode,success\n0,true\n1\n", r"labels\.csv: line 3 has not one value a column, expected 2"),
@@ -113,6 +121,11 @@ def test_any_labels_come_back_from_both(tmp_path_factory, labels):
 def test_what_cannot_be_meant_is_refused(file, suffix, text, message):
     with pytest.raises(DataError, match=message):
         read_sidecar(file(suffix, text))
+
+
+def test_rewards_of_a_long_episode_fit_in_one_field(file):
+    labels = read_sidecar(file("csv", "episode,reward\n0," + "0.25 " * 50_000 + "\n"))
+    assert labels == {"episode_0": Label(reward=(0.25,) * 50_000)}
 
 
 def test_a_file_that_is_no_text_or_not_there_is_refused(tmp_path):

@@ -26,6 +26,7 @@ from lapwing.errors import DataError
 _FIELDS = ("success", "reward", "terminated")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _HUGE = 3e38  # about what float32 holds
+_DIGITS = 18  # of an episode's number
 LAST_STEP = "last-step"
 
 
@@ -94,21 +95,24 @@ def rewarded_at_the_end(episode: Episode) -> Episode:
 def _json_entries(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
     try:
         pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)  # a dict would hide what is there twice
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}), expected {{EPISODE: LABEL, ...}}; mend it") from error
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise DataError(f"{path}: expected one JSON object {{EPISODE: LABEL, ...}}; see docs/data-formats.md")
     for key, entry in pairs:
         if not isinstance(entry, list) or not all(isinstance(pair, tuple) for pair in entry):
             raise DataError(f"{path}: {key}: expected an object of {', '.join(_FIELDS)}; see docs/data-formats.md")
+        _expect_once(f"{path}: {key}", [field for field, _ in entry])
     return [(key, dict(entry)) for key, entry in pairs]
 
 
 def _csv_entries(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the rewards of a long episode are one field
     rows = csv.DictReader(text.splitlines())
     if "episode" not in (rows.fieldnames or ()):
         found = listed(rows.fieldnames or ()) or "nothing"
         raise DataError(f"{path}: columns are {found}, expected episode and some of {', '.join(_FIELDS)}; mend it")
+    _expect_once(str(path), rows.fieldnames or ())
     entries: list[tuple[str, Mapping[str, Any]]] = []
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
@@ -116,6 +120,12 @@ def _csv_entries(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
         filled = {key: text.strip() for key, text in row.items() if text.strip()}
         entries.append((filled.pop("episode", ""), {key: _parsed(key, text) for key, text in filled.items()}))
     return entries
+
+
+def _expect_once(where: str, fields: Sequence[str]) -> None:
+    twice = [field for field in fields if fields.count(field) > 1]
+    if twice:
+        raise DataError(f"{where}: {twice[0]} is there twice, expected each field once; delete one")
 
 
 def _parsed(key: str, text: str) -> Any:
@@ -130,11 +140,10 @@ def _parsed(key: str, text: str) -> Any:
 
 def _name(path: Path, key: str) -> str:
     name = key.removesuffix(".hdf5")
-    if name.isdecimal():
-        return f"episode_{int(name)}"
-    if not name.rpartition("episode_")[2].isdecimal():
-        raise DataError(f"{path}: {key!r} is no episode, expected a number or episode_N; mend it")
-    return name
+    number = name.rpartition("episode_")[2]
+    if not number.isdecimal() or len(number) > _DIGITS:
+        raise DataError(f"{path}: {key[:40]!r} is no episode, expected a number or episode_N; mend it")
+    return f"episode_{int(name)}" if name.isdecimal() else name
 
 
 def _label(where: str, entry: Mapping[str, Any]) -> Label:
