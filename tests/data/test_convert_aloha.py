@@ -358,6 +358,34 @@ def test_other_settings_do_not_go_on(eps, out, options, message):
     assert names(out) == [".target.partial"]
 
 
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff\xfe", b"\0" * 40])
+def test_a_damaged_account_of_what_is_converted_does_not_go_on(eps, out, content):
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            convert(eps, out / "target", ConvertOptions(to="aloha"), progress=False)
+    (out / ".target.partial" / "identity.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"\.target\.partial/identity\.json: damaged, expected .*; delete its folder"):
+        convert(eps, out / "target", ConvertOptions(to="aloha"), progress=False)
+    assert names(out) == [".target.partial"]
+
+
+@pytest.mark.parametrize("to", ["flat", "aloha"])
+@pytest.mark.parametrize("line", [b"\0" * 9, b"[1]", b"{}", b"3"])
+def test_episodes_whose_journal_is_damaged_are_written_again(eps, out, to, line):
+    options, target = ConvertOptions(to=to), out / "target"
+    convert(eps, out / "whole", options, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            convert(eps, target, options, progress=False)
+    journal = out / ".target.partial" / "journal.jsonl"
+    first, _, third = journal.read_bytes().splitlines()
+    journal.write_bytes(b"\n".join([first, line, third, b""]))
+    assert convert(eps, target, options, progress=False).resumed == 1
+    assert list(digests(target).values()) == list(digests(out / "whole").values())
+
+
 def test_another_source_does_not_go_on(eps, out):
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 2)

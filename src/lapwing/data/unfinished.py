@@ -13,6 +13,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,7 +88,9 @@ class Unfinished:
             draft.write_text(json.dumps(identity), encoding="utf-8")
             draft.rename(file)
             return
-        there = json.loads(file.read_text(encoding="utf-8"))
+        there = _object(file.read_text(encoding="utf-8", errors="replace"))
+        if there is None:
+            raise DataError(f"{file}: damaged, expected what the unfinished conversion is of; delete its folder")
         other = [key for key in identity if there.get(key) != identity[key]]
         if other:
             key = other[0]
@@ -101,10 +104,21 @@ class Unfinished:
 
 
 def _whole_lines(journal: Path) -> list[dict[str, Any]]:
+    """The records up to the first one that a kill or a crash of the machine has damaged."""
     if not journal.exists():
         return []
     text = journal.read_text(encoding="utf-8", errors="replace")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    records = (_object(line) or {} for line in text.splitlines(keepends=True) if line.endswith("\n"))
+    return list(takewhile(lambda record: "written" in record, records))
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """A JSON object; None where the text is none."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _is_empty_folder(path: Path) -> bool:
