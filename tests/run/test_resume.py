@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,36 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(train_small: Trai
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     expect_equal(state_of(train_small("run", steps=4, eval_every=4, resume=True)), whole)
     assert [row["step"] for row in progress(run)] == ["2", "4"]
+
+
+def test_a_run_whose_link_is_lost_goes_on_from_its_newest_checkpoint(train_small: Train) -> None:
+    run = train_small("run", "bc", steps=4, eval_every=2, save_every=2)
+    expected = state_of(run)
+    (run / "checkpoints" / "last").unlink()
+    train_small("run", "bc", steps=4, eval_every=2, save_every=2, resume=True)
+    assert linked_step(run, "last") == 4
+    assert checkpoint_steps(run) == [2, 4]
+    expect_equal(state_of(run), expected)
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_a_run_that_was_copied_without_its_links_loses_nothing(train_small: Train, name: str) -> None:
+    run = train_small("run", "bc", steps=4, eval_every=2, save_every=2)
+    link = run / "checkpoints" / name
+    target = link.resolve()
+    link.unlink()
+    shutil.copytree(target, link)
+    with pytest.raises(CheckpointError, match=rf"checkpoints/{name}: is no link, .*`ln -s step-00000004 .*{name}`"):
+        train_small("run", "bc", steps=6, eval_every=2, save_every=2, resume=True)
+    assert checkpoint_steps(run) == [2, 4]
+    assert link.is_dir()
+
+
+def test_the_state_of_another_algorithm_is_not_resumed(train_small: Train) -> None:
+    run, other = train_small("run", "bc", steps=2), train_small("other", "lapo", steps=2)
+    shutil.copy(other / "checkpoints" / "last" / "train_state.pt", run / "checkpoints" / "last" / "train_state.pt")
+    with pytest.raises(CheckpointError, match=r"run: train_state\.pt of its last checkpoint does not fit its config"):
+        train_small("run", "bc", steps=3, resume=True)
 
 
 def test_what_came_after_the_checkpoint_is_forgotten(train_small: Train) -> None:

@@ -13,14 +13,16 @@ import torch
 from lapwing.agent import Agent, RewardFacts, Transitions
 from lapwing.agents import build_agent
 from lapwing.batch import Batch
-from lapwing.errors import ConfigError
+from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run.checkpoint import (
+    checkpoint_steps,
     config_from_json,
     discard_after,
     find_checkpoint,
     link_checkpoint,
     linked_step,
     load_train_state,
+    step_name,
     take_weights,
 )
 from lapwing.run.device import pick_precision
@@ -113,12 +115,11 @@ def open_session(
     if begun is not None:
         expect_same(out, begun, settings)
         config = config_from_json(type(config), begun["config"])
-        if linked_step(out, "last") is not None:
-            saved = load_train_state(find_checkpoint(out, "last"))
+        saved = _last_state(out)
     facts = data.reward_facts(getattr(config, "discount", 1.0))
-    agent = _build(algorithm, config, options, settings["precision"] == "bf16", data, facts, device, saved)
+    agent = _build(algorithm, config, options, settings["precision"] == "bf16", data, facts, device, saved is not None)
     resolved = asdict(agent.config) if saved is None else asdict(config)
-    state = State() if saved is None else State(**saved["state"])
+    state = State() if saved is None else _restore(agent, saved, out)
     session = Session(out, algorithm, resolved, options, best_metric, ranks, device, data, facts, agent, state)
     session.batches()  # raises when the data does not make a batch
     copy_from_first(agent, ranks, device)
@@ -130,6 +131,34 @@ def open_session(
     return session
 
 
+def _last_state(run: Path) -> dict[str, Any] | None:
+    """What the last checkpoint of a run says; None where it ended before its first. Raises CheckpointError."""
+    steps = checkpoint_steps(run)
+    for link in (run / "checkpoints" / name for name in ("best", "last")):
+        if link.exists() and not link.is_symlink():
+            target = step_name(steps[-1]) if steps else "STEP"
+            raise CheckpointError(
+                f"{link}: is no link, expected one to a checkpoint, for the run was copied without its links; move it "
+                f"away, then `ln -s {target} {link}`"
+            )
+    if linked_step(run, "last") is None and steps:  # killed before it was linked, or the link was not copied
+        return load_train_state(run / "checkpoints" / step_name(steps[-1]))
+    return None if linked_step(run, "last") is None else load_train_state(find_checkpoint(run, "last"))
+
+
+def _restore(agent: Agent, saved: Mapping[str, Any], run: Path) -> State:
+    """Give `agent` the saved networks and optimisers. Raises CheckpointError when they are not this agent's."""
+    try:
+        agent.load_state_dict(saved["agent"])
+        return State(**saved["state"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CheckpointError(
+            f"{run}: train_state.pt of its last checkpoint does not fit its config.json ({reason}): damaged, or of "
+            "another version; resume it with the version that began it, or start another run"
+        ) from error
+
+
 def _build(
     algorithm: str,
     config: Any,
@@ -138,16 +167,13 @@ def _build(
     data: TrainingData,
     facts: RewardFacts,
     device: torch.device,
-    saved: Mapping[str, Any] | None,
+    resumed: bool,
 ) -> Agent:
-    """A fresh agent from the seed, or from the weights of another run; or the saved one."""
+    """A fresh agent from the seed, or from the weights of another run; a resumed one is to be restored."""
     torch.manual_seed(options.seed)
-    has_weights = saved is not None or options.init is not None
-    agent = build_agent(algorithm, config, data.spec, facts, restore=has_weights)
+    agent = build_agent(algorithm, config, data.spec, facts, restore=resumed or options.init is not None)
     agent.prepare(device, bf16, options.compile)
-    if saved is not None:
-        agent.load_state_dict(saved["agent"])
-    elif options.init is not None:
+    if options.init is not None and not resumed:
         take_weights(agent, find_checkpoint(Path(options.init)))
     if isinstance(agent.sampling, Transitions):
         data.expect_reward()
@@ -184,6 +210,8 @@ def _differences(asked: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[
 def _take_up(session: Session, begun: Mapping[str, Any]) -> None:
     """Forget what came after the checkpoint, and note how many steps are wanted now."""
     discard_after(session.out, session.state.step)
+    if session.state.step:
+        link_checkpoint(session.out, "last", session.state.step)
     if session.state.best_step is not None:
         link_checkpoint(session.out, "best", session.state.best_step)
     write_json(session.out / "config.json", {**begun, "options": asdict(session.options)})
