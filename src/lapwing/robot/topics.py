@@ -19,6 +19,7 @@ BaseUse = Literal["action", "sensor"]
 
 GRID = "grid"  # as reference: rows at even times, rate_hz of them a second
 SHIPPED = ("cobot_magic",)
+_FASTEST_HZ = 1000  # as for recording
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ def _source(where: str, part: str, kind: Kind, name: str, table: Any) -> Source:
             raise ConfigError(
                 f"{here}: joints: {len(fields['joints'])} names for {len(fields['axes'])} axes; give as many"
             )
+        if len(set(fields["joints"])) < len(fields["joints"]):
+            raise ConfigError(f"{here}: joints: {', '.join(fields['joints'])}; expected each name once")
     return Source(name=name if part == "cameras" else f"{part}_{name}".rstrip("_"), kind=kind, **fields)
 
 
@@ -199,8 +202,10 @@ def _value(where: str, value: Any, expected: type | tuple[str, ...]) -> Any:
 
 
 def _expect_sense(where: str, topics: TopicMap) -> None:
-    if not topics.rate_hz:
-        raise ConfigError(f"{where}: rate_hz: 0, expected the control rate in Hz")
+    if not 0 < topics.rate_hz <= _FASTEST_HZ:
+        raise ConfigError(
+            f"{where}: rate_hz: {topics.rate_hz:g}, expected the control rate in Hz, above 0 and at most {_FASTEST_HZ}"
+        )
     _expect_axes(f"{where}: [state]", topics.state)
     _expect_axes(f"{where}: [action]", topics.action)
     names = [source.name for source in topics.recorded]
