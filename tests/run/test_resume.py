@@ -248,6 +248,14 @@ def test_nothing_to_resume_is_said(train_small: Train) -> None:
         train_small("run", resume=True)
 
 
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff"])
+def test_damaged_settings_are_not_resumed(train_small: Train, content: bytes) -> None:
+    run = train_small("run", "bc", steps=2)
+    (run / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json: damaged: .*; restore it, or start another run"):
+        train_small("run", "bc", steps=3, resume=True)
+
+
 def test_a_damaged_checkpoint_is_not_resumed(train_small: Train) -> None:
     run = train_small("run", "bc", steps=2)
     (run / "checkpoints" / "last" / "train_state.pt").write_bytes(b"")

@@ -98,7 +98,9 @@ def load_acting(path: Path, device: str | torch.device = "cpu") -> tuple[Agent, 
     try:
         agent.acting.load_state_dict(load_file(path / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path}/model.safetensors: missing or damaged: {_one_line(error)}") from error
+        raise CheckpointError(
+            f"{path}/model.safetensors: missing or damaged: {_one_line(error)}; choose another checkpoint"
+        ) from error
     agent.prepare(torch.device(device), bf16=False, compiled=False)
     return agent, spec, normalizer, meta
 
@@ -222,9 +224,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: missing or damaged: {_one_line(error)}") from error
+        raise CheckpointError(f"{file}: missing or damaged: {_one_line(error)}; choose another checkpoint") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: expected a JSON object")
+        raise CheckpointError(f"{file}: expected a JSON object; choose another checkpoint")
     return content
 
 

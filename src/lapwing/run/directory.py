@@ -83,9 +83,9 @@ def read_settings(run: Path) -> dict[str, Any]:
             f"{run}: not a run to resume, config.json is missing; start one without --resume"
         ) from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
+        raise CheckpointError(f"{path}: damaged: {error}; restore it, or start another run") from error
     if not isinstance(settings, dict):
-        raise CheckpointError(f"{path}: damaged: expected a JSON object")
+        raise CheckpointError(f"{path}: damaged: expected a JSON object; restore it, or start another run")
     if "imported" in settings:
         raise CheckpointError(f"{run}: was imported, there is no training to resume; start one from it: --init {run}")
     return settings
