@@ -52,7 +52,7 @@ def take_up(folder: Path, step: int, load_dir: Path | None) -> bool:
             )
         return False
     expect_new(folder)
-    expect_free(run)
+    expect_free(run, can_resume=False)
     _copy_run(_find_run(step, load_dir), run, step)
     return True
 
