@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lapwing.batch import Batch, Obs
 
 Metrics = dict[str, Tensor]
-Normalization = Literal["mean-std", "min-max"]
+Normalization = Literal["mean-std", "min-max", "limits"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Scaling:
 
     mean-std: mean 0 and standard deviation 1. min-max: the range becomes [-1, 1]. No standard deviation, or half
     range, counts as less than `std_floor` (in the axis's own unit), so that a constant axis does not explode.
+    limits: as min-max, of the spec's limits where the axis has both: what was never shown can be done all the same.
     `horizon`: actions predicted at once; relative ones are offsets from the state that the first was predicted from.
     """
 
@@ -49,7 +50,13 @@ class Chunks:
     by_episode: bool = False
 
 
-Sampling = Transitions | Chunks
+@dataclass(frozen=True)
+class Labelled:
+    """Feed me observations that show success and others that do not, as many of each."""
+
+
+FromEpisodes = Transitions | Chunks
+Sampling = FromEpisodes | Labelled
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,14 @@ class Agent(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Explorer(Protocol):
+    """An agent that can also try things out, as collecting its own data needs."""
+
+    def explore(self, obs: Obs) -> Tensor:
+        """Normalised actions [B, K, A], drawn at random from what the agent holds worth trying."""
+        ...
 
 
 class Judge(Protocol):

@@ -50,7 +50,8 @@ class Episode:
     reward: float32 [N], or None where the recording has none. `terminated`: the task ended at the last step;
     otherwise the recording was cut there (`truncated`) and the value of what follows is unknown, not zero.
     time: float64 [N or N+1], when each observation was made, in seconds from any origin; sensors: name -> [N or
-    N+1, ...]; intervened: bool [N], True where a human overrode the policy. None or empty where not recorded.
+    N+1, ...]; intervened: bool [N], True where a human overrode the policy; grasp_penalty: float32 [N], a cost (0 or
+    below) of working a gripper that is kept apart from the reward. None or empty where not recorded.
     Raises DataError when the lengths do not agree.
     """
 
@@ -64,6 +65,7 @@ class Episode:
     time: Array | None = None
     sensors: Mapping[str, Frames] = field(default_factory=dict)
     intervened: Array | None = None
+    grasp_penalty: Array | None = None
 
     def __post_init__(self) -> None:
         steps, rows = len(self.action), len(self.state)
@@ -77,7 +79,11 @@ class Episode:
                 raise DataError(f"episode: sensor {name!r} has {readings.shape[0]} readings for {rows} states")
         if self.time is not None and len(self.time) != rows:
             raise DataError(f"episode: {len(self.time)} time stamps for {rows} states")
-        for name, values in (("rewards", self.reward), ("intervention marks", self.intervened)):
+        for name, values in (
+            ("rewards", self.reward),
+            ("intervention marks", self.intervened),
+            ("grasp penalties", self.grasp_penalty),
+        ):
             if values is not None and len(values) != steps:
                 raise DataError(f"episode: {len(values)} {name} for {steps} actions")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from lapwing.agent import Chunks, Sampling, Transitions
+from lapwing.agent import Chunks, FromEpisodes, Transitions
 from lapwing.batch import Batch, Obs
 from lapwing.data.frames import FrameStore
 from lapwing.data.normalize import Normalizer
@@ -47,6 +47,7 @@ class _Samples:
     reward: Array  # float32, discounted sum over the n steps
     discount: Array  # float32, 0 where the task terminated
     mc_return: Array  # float32
+    grasp_penalty: Array  # float32, discounted sum over the n steps; 0 where none was recorded
 
 
 class Dataset:
@@ -71,6 +72,7 @@ class Dataset:
         if not chosen:
             raise DataError(f"{recording.path}: no episode in this split; record more episodes")
         self.has_reward = all(episode.reward is not None for episode in chosen)
+        self.has_grasp_penalty = any(episode.grasp_penalty is not None for episode in chosen)
         self._state = np.concatenate([episode.state for episode in chosen])
         self._action = np.concatenate([_one_per_row(episode) for episode in chosen])
         lengths = np.array([episode.num_rows for episode in chosen])
@@ -81,12 +83,12 @@ class Dataset:
     def _chosen(self) -> list[Episode]:
         return [self.recording.episodes[index] for index in self.episodes]
 
-    def num_samples(self, sampling: Sampling) -> int:
+    def num_samples(self, sampling: FromEpisodes) -> int:
         """How many different samples there are."""
         return len(self._samples(sampling).row)
 
     def stream(
-        self, sampling: Sampling, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+        self, sampling: FromEpisodes, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[Batch]:
         """Endless batches, uniform with replacement, from number `start` on.
 
@@ -107,7 +109,14 @@ class Dataset:
         return self._draw(samples, sampling, batch_size, seed, start, rank, world_size)
 
     def _draw(
-        self, samples: _Samples, sampling: Sampling, batch_size: int, seed: int, start: int, rank: int, world_size: int
+        self,
+        samples: _Samples,
+        sampling: FromEpisodes,
+        batch_size: int,
+        seed: int,
+        start: int,
+        rank: int,
+        world_size: int,
     ) -> Iterator[Batch]:
         number, pick = start, _picking(samples, sampling)
         while True:
@@ -116,7 +125,9 @@ class Dataset:
             yield self._batch(samples, picks[rank::world_size], sampling)
             number += 1
 
-    def ordered(self, sampling: Sampling, batch_size: int, limit: int | None = None) -> Iterator[tuple[Batch, Array]]:
+    def ordered(
+        self, sampling: FromEpisodes, batch_size: int, limit: int | None = None
+    ) -> Iterator[tuple[Batch, Array]]:
         """Each sample once, with the rows it begins at (int64 [b]); the last batch may be smaller.
 
         `limit` thins the samples evenly to that many.
@@ -143,7 +154,7 @@ class Dataset:
             return np.zeros(episode.num_steps)
         return episode.reward.astype(np.float64)
 
-    def _samples(self, sampling: Sampling) -> _Samples:
+    def _samples(self, sampling: FromEpisodes) -> _Samples:
         if isinstance(sampling, Transitions) and not self.has_reward:
             raise DataError(
                 f"{self.recording.path}: no rewards, which this algorithm needs; add 'rewards' [N] to the recording"
@@ -156,7 +167,7 @@ class Dataset:
         rows, numbers = columns[:3], [column.astype(np.float32) for column in columns[3:]]
         return _Samples(*rows, *numbers)
 
-    def _batch(self, samples: _Samples, picks: Array, sampling: Sampling) -> Batch:
+    def _batch(self, samples: _Samples, picks: Array, sampling: FromEpisodes) -> Batch:
         row = samples.row[picks]
         horizon = sampling.horizon if isinstance(sampling, Chunks) else 1
         steps = row[:, None] + np.arange(horizon)
@@ -173,6 +184,7 @@ class Dataset:
             discount=torch.from_numpy(samples.discount[picks]),
             mc_return=torch.from_numpy(samples.mc_return[picks]),
             next_obs=obs[1] if len(obs) > 1 else None,
+            grasp_penalty=torch.from_numpy(samples.grasp_penalty[picks]) if self.has_grasp_penalty else None,
         )
 
     def _observe(self, groups: Sequence[Array]) -> list[Obs]:
@@ -190,7 +202,7 @@ class Dataset:
         ]
 
 
-def _picking(samples: _Samples, sampling: Sampling) -> Callable[[np.random.Generator, int], Array]:
+def _picking(samples: _Samples, sampling: FromEpisodes) -> Callable[[np.random.Generator, int], Array]:
     """A function that draws places of samples, int64 [count], with replacement."""
     if not (isinstance(sampling, Chunks) and sampling.by_episode):
         return lambda random, count: random.integers(0, len(samples.row), count)
@@ -209,7 +221,7 @@ def _one_per_row(episode: Episode) -> Array:
     return episode.action[np.minimum(np.arange(episode.num_rows), episode.num_steps - 1)]
 
 
-def _episode_samples(episode: Episode, reward: Array, first: int, sampling: Sampling) -> tuple[Array, ...]:
+def _episode_samples(episode: Episode, reward: Array, first: int, sampling: FromEpisodes) -> tuple[Array, ...]:
     """The columns of `_Samples` for one episode whose first row is `first`.
 
     A transition is valid when the observation after it was recorded, or the task terminated there. Windows of
@@ -223,12 +235,19 @@ def _episode_samples(episode: Episode, reward: Array, first: int, sampling: Samp
         usable = steps if episode.terminated or episode.num_rows > steps else steps - 1
     step = np.arange(usable)
     after = np.minimum(step + n_step, usable)
-    total = np.zeros(usable)
-    for ahead in range(n_step):
-        inside = step + ahead < usable
-        total[inside] += gamma**ahead * reward[(step + ahead)[inside]]
+    total = _over_window(reward[:usable], n_step, gamma)
+    penalty = np.zeros(usable) if episode.grasp_penalty is None else episode.grasp_penalty[:usable].astype(np.float64)
     ends = episode.terminated & (after == steps)
     discount = np.where(ends, 0.0, gamma ** (after - step))
     next_row = np.minimum(after, episode.num_rows - 1)
     last = np.full(usable, first + steps - 1)
-    return first + step, first + next_row, last, total, discount, returns_to_go(reward, gamma)[:usable]
+    mc_return = returns_to_go(reward, gamma)[:usable]
+    return first + step, first + next_row, last, total, discount, mc_return, _over_window(penalty, n_step, gamma)
+
+
+def _over_window(values: Array, n_step: int, gamma: float) -> Array:
+    """Discounted sums of each value and the n - 1 that follow, as far as there are any, float64 [N]."""
+    total = np.zeros(len(values))
+    for ahead in range(min(n_step, len(values))):
+        total[: len(values) - ahead] += gamma**ahead * values[ahead:]
+    return total

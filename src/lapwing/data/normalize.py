@@ -27,12 +27,13 @@ _BEFORE_OFFSETS = {
 
 @dataclass(frozen=True)
 class Normalizer:
-    """An offset and a scale per axis, and other statistics of the training split alone.
+    """An offset and a scale per axis, and other statistics of the training split alone (or limits of the spec).
 
     state_offset, state_scale: float32 [S]; action_offset, action_scale: float32 [A], of the actions after the state
     was subtracted where they are relative, and so are action_mean, action_std: float32 [A], the measure of errors
-    whatever the scale; action_low, action_high: float32 [A], the physical range in training; relative_to: int64 [A],
-    the state axis each action axis is relative to, -1 where it is absolute.
+    whatever the scale; action_low, action_high: float32 [A], the physical range of what can be decoded: that in
+    training, or the axes' limits; relative_to: int64 [A], the state axis each action axis is relative to, -1 where it
+    is absolute.
     """
 
     state_offset: Array
@@ -67,11 +68,10 @@ class Normalizer:
         _expect_finite("action", spec.action, action)
         offset = _offsets(episodes, relative_to, scaling.horizon) if relative else action
         return Normalizer(
-            *_offset_and_scale(state, scaling.state, scaling.std_floor),
-            *_offset_and_scale(offset, scaling.action, scaling.std_floor),
+            *_offset_and_scale(state, scaling.state, scaling.std_floor, spec.state),
+            *_offset_and_scale(offset, scaling.action, scaling.std_floor, () if relative else spec.action),
             *_offset_and_scale(offset, "mean-std", DEFAULT_SCALING.std_floor),
-            action.min(0).astype(np.float32),
-            action.max(0).astype(np.float32),
+            *_range(action, spec.action if scaling.action == "limits" else ()),
             relative_to,
         )
 
@@ -87,7 +87,7 @@ class Normalizer:
         return encoded
 
     def decode_action(self, encoded: Array, state: Array) -> Array:
-        """Normalised [..., K, A] at physical state [..., S] -> physical float32, within the range in training."""
+        """Normalised [..., K, A] at physical state [..., S] -> physical float32, from `action_low` to `action_high`."""
         offset = encoded * self.action_scale + self.action_offset
         action = offset + _reference(state, self.relative_to)[..., None, :]
         clamped: Array = np.clip(action, self.action_low, self.action_high).astype(np.float32)
@@ -135,14 +135,28 @@ def _reference(state: Array, relative_to: Array) -> Array:
     return np.where(relative_to >= 0, state[..., np.maximum(relative_to, 0)], np.float32(0))
 
 
-def _offset_and_scale(values: Array, kind: Normalization, floor: float) -> tuple[Array, Array]:
+def _offset_and_scale(
+    values: Array, kind: Normalization, floor: float, axes: Sequence[Axis] = ()
+) -> tuple[Array, Array]:
     """float32 [D] each, of values [N, D]: what is subtracted, and by what the rest is divided."""
     if kind == "min-max":
-        low, high = values.min(0).astype(np.float64), values.max(0).astype(np.float64)
+        low, high = (bound.astype(np.float64) for bound in _range(values))
         offset, scale = (high + low) / 2, (high - low) / 2 + RANGE_MARGIN
+    elif kind == "limits":
+        low, high = (bound.astype(np.float64) for bound in _range(values, axes))
+        offset, scale = (high + low) / 2, (high - low) / 2
     else:
         offset, scale = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
     return offset.astype(np.float32), np.maximum(scale, floor).astype(np.float32)
+
+
+def _range(values: Array, axes: Sequence[Axis] = ()) -> tuple[Array, Array]:
+    """Lowest and highest of values [N, D], float32 [D] each; of an axis with both limits, these."""
+    low, high = values.min(0).astype(np.float32), values.max(0).astype(np.float32)
+    for place, axis in enumerate(axes):
+        if axis.low is not None and axis.high is not None:
+            low[place], high[place] = axis.low, axis.high
+    return low, high
 
 
 def _offsets(episodes: Sequence[Episode], relative_to: Array, horizon: int) -> Array:

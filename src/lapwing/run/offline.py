@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapwing.agent import Agent, Judge, Reconstructor
+from lapwing.agent import Agent, Judge, Labelled, Reconstructor
 from lapwing.batch import Batch, Obs
 from lapwing.data.dataset import Dataset
 from lapwing.episode import Array
@@ -42,7 +42,9 @@ def held_out(
 
     Agents act without noise here, so no random state is touched. Raises DataError when there is nothing to judge.
     """
-    available = dataset.num_samples(agent.sampling)
+    sampling = agent.sampling
+    assert not isinstance(sampling, Labelled)  # a classifier is judged by its own measure
+    available = dataset.num_samples(sampling)
     total = available if limit is None else min(limit, available)
     if total == 0:
         raise DataError(f"{dataset.recording.path}: no held-out samples; keep at least one episode out of training")
@@ -56,7 +58,7 @@ def held_out(
     probes: list[_Probes] = []
     seen = 0
     with torch.no_grad():
-        for batch, rows in dataset.ordered(agent.sampling, batch_size, limit):
+        for batch, rows in dataset.ordered(sampling, batch_size, limit):
             probes.append(_Probes.of(batch, np.flatnonzero(probed[seen : seen + batch.size])))
             seen += batch.size
             on_device = batch.to(device)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lapwing.agent import Agent, RewardFacts, Transitions
+from lapwing.agent import Agent, Labelled, RewardFacts, Transitions
 from lapwing.agents import build_agent
 from lapwing.batch import Batch
 from lapwing.errors import CheckpointError, ConfigError
@@ -66,8 +66,10 @@ class Session:
 
     def batches(self) -> Iterator[Batch]:
         """This process's share of the batches, from the next step on."""
+        sampling = self.agent.sampling
+        assert not isinstance(sampling, Labelled)
         return self.data.train.stream(
-            self.agent.sampling,
+            sampling,
             self.options.batch_size,
             self.options.seed,
             start=self.state.step,
@@ -80,7 +82,9 @@ class Session:
         valid = self.data.valid
         if samples is None and isinstance(self.agent.sampling, Transitions):
             samples = RL_SAMPLES
-        if valid is None or valid.num_samples(self.agent.sampling) == 0:
+        sampling = self.agent.sampling
+        assert not isinstance(sampling, Labelled)
+        if valid is None or valid.num_samples(sampling) == 0:
             return None
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             return held_out(self.agent, valid, device=self.device, limit=samples)
