@@ -150,7 +150,7 @@ class MultimodalLatent:
         if self.replay_buffer is None:
             raise ConfigError("MultimodalLatent: no replay_buffer to train on; give one that has loaded a file")
         data = self.replay_buffer.data
-        data.expect_reward()
+        data.expect_fit(self.agent.sampling)
         batches = data.train.stream(self.agent.sampling, batch_size, self.replay_buffer.seed, start=self.steps)
         means = MeanMetrics()
         with Prefetch(batches, pin=self.device.type == "cuda") as ready:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lapwing.agent import Agent, Labelled, RewardFacts, Transitions
+from lapwing.agent import Agent, RewardFacts
 from lapwing.agents import build_agent
 from lapwing.batch import Batch
 from lapwing.errors import CheckpointError, ConfigError
@@ -27,14 +27,12 @@ from lapwing.run.checkpoint import (
 )
 from lapwing.run.device import pick_precision
 from lapwing.run.directory import create_run, expect_same, read_settings, write_json
-from lapwing.run.held_out import HeldOut, metrics
-from lapwing.run.offline import held_out
 from lapwing.run.options import TrainOptions
 from lapwing.run.ranks import Ranks, copy_from_first, restore_rng
-from lapwing.run.training_data import TrainingData, open_training_data
+from lapwing.run.source import Measured, Source
 
 BEST_METRIC = {"lapo": "valid/action_error_positive"}  # "valid/action_error" for the others
-RL_SAMPLES = 2048  # held-out samples that offline RL is judged on, unless more are asked for
+OpenSource = Callable[[bool], Source]  # given whether to show progress
 _RANK_SEED = 1_000_003  # further apart than seeds that people type
 
 
@@ -59,17 +57,15 @@ class Session:
     best_metric: str
     ranks: Ranks
     device: torch.device
-    data: TrainingData
+    source: Source
     facts: RewardFacts
     agent: Agent
     state: State
 
     def batches(self) -> Iterator[Batch]:
         """This process's share of the batches, from the next step on."""
-        sampling = self.agent.sampling
-        assert not isinstance(sampling, Labelled)
-        return self.data.train.stream(
-            sampling,
+        return self.source.batches(
+            self.agent.sampling,
             self.options.batch_size,
             self.options.seed,
             start=self.state.step,
@@ -77,21 +73,14 @@ class Session:
             world_size=self.ranks.world_size,
         )
 
-    def judge(self, samples: int | None = None) -> HeldOut | None:
-        """The agent on the held-out episodes, None where there are none. Random numbers are left as they were."""
-        valid = self.data.valid
-        if samples is None and isinstance(self.agent.sampling, Transitions):
-            samples = RL_SAMPLES
-        sampling = self.agent.sampling
-        assert not isinstance(sampling, Labelled)
-        if valid is None or valid.num_samples(sampling) == 0:
-            return None
+    def judge(self, samples: int | None = None) -> Measured | None:
+        """The agent on what is held out, None where nothing is. Random numbers are left as they were."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            return held_out(self.agent, valid, device=self.device, limit=samples)
+            return self.source.judge(self.agent, self.device, samples)
 
 
 def open_session(
-    data_path: Path,
+    open_source: OpenSource,
     out: Path,
     algorithm: str,
     config: Any,
@@ -101,8 +90,8 @@ def open_session(
     device: torch.device,
 ) -> Session:
     """Everything up to the first step. Rank 0 makes the run directory last, when nothing can fail any more."""
-    data = open_training_data(data_path, options, config.scaling, progress=ranks.is_first)
-    options = options.in_steps(len(data.split.train))
+    source = open_source(ranks.is_first)
+    options = options.in_steps(source.epoch)
     best_metric = options.best_metric or BEST_METRIC.get(algorithm, "valid/action_error")
     settings = {
         "algorithm": algorithm,
@@ -112,7 +101,7 @@ def open_session(
         "device": device.type,
         "precision": pick_precision(options.precision, device),
         "processes": ranks.world_size,
-        "data": data.fingerprint(),
+        "data": source.fingerprint(),
     }
     begun = read_settings(out) if resume else None
     saved = None
@@ -120,11 +109,13 @@ def open_session(
         expect_same(out, begun, settings)
         config = config_from_json(type(config), begun["config"])
         saved = _last_state(out)
-    facts = data.reward_facts(getattr(config, "discount", 1.0))
-    agent = _build(algorithm, config, options, settings["precision"] == "bf16", data, facts, device, saved is not None)
+    facts = source.reward_facts(getattr(config, "discount", 1.0))
+    agent = _build(
+        algorithm, config, options, settings["precision"] == "bf16", source, facts, device, saved is not None
+    )
     resolved = asdict(agent.config) if saved is None else asdict(config)
     state = State() if saved is None else _restore(agent, saved, out)
-    session = Session(out, algorithm, resolved, options, best_metric, ranks, device, data, facts, agent, state)
+    session = Session(out, algorithm, resolved, options, best_metric, ranks, device, source, facts, agent, state)
     session.batches()  # raises when the data does not make a batch
     copy_from_first(agent, ranks, device)
     torch.manual_seed(options.seed + _RANK_SEED * ranks.rank)
@@ -168,26 +159,25 @@ def _build(
     config: Any,
     options: TrainOptions,
     bf16: bool,
-    data: TrainingData,
+    source: Source,
     facts: RewardFacts,
     device: torch.device,
     resumed: bool,
 ) -> Agent:
     """A fresh agent from the seed, or from the weights of another run; a resumed one is to be restored."""
     torch.manual_seed(options.seed)
-    agent = build_agent(algorithm, config, data.spec, facts, restore=resumed or options.init is not None)
+    agent = build_agent(algorithm, config, source.spec, facts, restore=resumed or options.init is not None)
     agent.prepare(device, bf16, options.compile)
     if options.init is not None and not resumed:
         take_weights(agent, find_checkpoint(Path(options.init)))
-    if isinstance(agent.sampling, Transitions):
-        data.expect_reward()
+    source.expect_fit(agent.sampling)
     return agent
 
 
 def _begin(session: Session, settings: Mapping[str, Any]) -> None:
     """Try the held-out measurement once, on few samples, then make the run directory."""
     trial = session.judge(session.options.batch_size)
-    columns = {} if trial is None else metrics(trial)
+    columns = {} if trial is None else trial.row
     if trial is not None and session.best_metric not in columns:
         raise ConfigError(f"best_metric {session.best_metric!r} is not measured; choose one of {', '.join(columns)}")
     described = {
@@ -198,7 +188,7 @@ def _begin(session: Session, settings: Mapping[str, Any]) -> None:
     }
     create_run(
         session.out,
-        {"config.json": described, "split.json": asdict(session.data.split), "data.json": session.data.summary()},
+        {"config.json": described, "split.json": session.source.parts(), "data.json": session.source.summary()},
     )
 
 

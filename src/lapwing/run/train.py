@@ -19,12 +19,12 @@ from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import link_checkpoint, prune_checkpoints, save_checkpoint, step_name
 from lapwing.run.device import peak_memory_gb, pick_device
 from lapwing.run.directory import expect_free, held, write_json
-from lapwing.run.held_out import metrics
 from lapwing.run.log import MeanMetrics, RunLog
 from lapwing.run.options import TrainOptions
 from lapwing.run.prefetch import Prefetch
 from lapwing.run.ranks import connect, gather_rng, read_ranks, wait_for_all
-from lapwing.run.session import Session, open_session
+from lapwing.run.session import OpenSource, Session, open_session
+from lapwing.run.training_data import open_training_data
 
 __all__ = ["TrainOptions", "train"]
 
@@ -40,7 +40,28 @@ def train(
     resume: bool = False,
     watch: Callable[[], None] | None = None,
 ) -> Path:
-    """Train `algorithm` on the recording at `data` and return the run directory `out`.
+    """Train `algorithm` on the recording at `data` and return the run directory `out`: `train_on` of its episodes."""
+    return train_on(
+        lambda progress: open_training_data(data, options, config.scaling, progress),
+        out,
+        algorithm,
+        config,
+        options,
+        resume,
+        watch,
+    )
+
+
+def train_on(
+    open_source: OpenSource,
+    out: Path,
+    algorithm: str,
+    config: Any,
+    options: TrainOptions,
+    resume: bool = False,
+    watch: Callable[[], None] | None = None,
+) -> Path:
+    """Train `algorithm` on a source of batches and return the run directory `out`.
 
     With `resume` the run at `out` goes on from its last checkpoint, to the same parameters bit by bit as if it had
     not been interrupted (on a GPU as far as its kernels repeat themselves). `watch` is called by the first process
@@ -59,7 +80,7 @@ def train(
     with ExitStack() as stack:
         if ranks.is_first and resume and out.is_dir():
             stack.enter_context(held(out))
-        session = open_session(data, out, algorithm, config, options, resume, ranks, device)
+        session = open_session(open_source, out, algorithm, config, options, resume, ranks, device)
         if ranks.is_first and not resume:
             stack.enter_context(held(out))
         _Loop(session, watch).run()
@@ -105,10 +126,8 @@ class _Loop:
         if not session.ranks.is_first:
             return nullcontext()
         log = RunLog(session.out, session.state.step, session.options.steps)
-        for note in session.data.recording.notes:
+        for note in session.source.notes:
             log.say(f"note: {note}")
-        if session.data.valid is None:
-            log.say("no episode is held out: nothing is measured on the way, and `best` is the last checkpoint")
         return log
 
     def _due(self, every: int) -> bool:
@@ -157,14 +176,13 @@ class _Loop:
         result = session.judge(session.options.eval_samples)
         if result is None:
             return {}
-        row = metrics(result)
-        value = row[session.best_metric]
+        value = result.row[session.best_metric]
         if value < state.best_value:
             state.best_step, state.best_value = state.step, value
-            write_json(session.out / "held_out.json", {"step": state.step, **result.to_dict()})
+            write_json(session.out / "held_out.json", {"step": state.step, **result.record})
         elif state.step == session.options.steps and state.best_step is None:
             log.say(f"{session.best_metric} was never a number: `best` is the last checkpoint")
-        return row
+        return dict(result.row)
 
     def _save(self) -> None:
         """Write a checkpoint, let `last` point to it, and `best` where it belongs. Every rank comes here."""
@@ -180,13 +198,13 @@ class _Loop:
             config=session.config,
             facts=session.facts,
             agent=session.agent,
-            spec=session.data.spec,
-            normalizer=session.data.normalizer,
+            spec=session.source.spec,
+            normalizer=session.source.normalizer,
             train_state={
                 "agent": session.agent.state_dict(),
                 "rng": generators,
                 "state": asdict(state),
-                "split": asdict(session.data.split),
+                "split": session.source.parts(),
             },
         )
         link_checkpoint(session.out, "last", state.step)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from lapwing.agent import RewardFacts, Scaling
+from lapwing.agent import Agent, Labelled, RewardFacts, Sampling, Scaling, Transitions
+from lapwing.batch import Batch
 from lapwing.data.align import align
 from lapwing.data.dataset import Dataset, Split, split_episodes
 from lapwing.data.formats import read_recording
@@ -18,13 +21,18 @@ from lapwing.data.info import success
 from lapwing.data.normalize import Normalizer
 from lapwing.episode import Episode, Recording, returns_to_go
 from lapwing.errors import DataError
+from lapwing.run.held_out import metrics
+from lapwing.run.offline import held_out
 from lapwing.run.options import TrainOptions
+from lapwing.run.source import Measured
 from lapwing.spec import RobotSpec
+
+RL_SAMPLES = 2048  # held-out samples that offline RL is judged on, unless more are asked for
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A recording, divided by episode. `valid` is None where none is held out."""
+    """A recording, divided by episode: the `Source` of offline training. `valid` is None where none is held out."""
 
     recording: Recording
     split: Split
@@ -39,6 +47,38 @@ class TrainingData:
     def normalizer(self) -> Normalizer:
         return self.train.normalizer
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if self.valid is None:
+            return (*self.recording.notes, "no episode is held out: nothing is measured, `best` is the last checkpoint")
+        return self.recording.notes
+
+    @property
+    def epoch(self) -> int:
+        """One start from every training episode, as the original ACT counts."""
+        return len(self.split.train)
+
+    def batches(
+        self, sampling: Sampling, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Batch]:
+        """See `Source`. Raises DataError when the training episodes do not make a batch."""
+        if isinstance(sampling, Labelled):
+            raise DataError(f"{self.recording.path}: a recording, expected labelled frames; see `lapwing train reward`")
+        return self.train.stream(sampling, batch_size, seed, start, rank, world_size)
+
+    def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
+        """The agent on the held-out episodes; by default on all for imitation, on 2048 samples for offline RL."""
+        sampling = agent.sampling
+        if self.valid is None or isinstance(sampling, Labelled) or self.valid.num_samples(sampling) == 0:
+            return None
+        if samples is None and isinstance(sampling, Transitions):
+            samples = RL_SAMPLES
+        result = held_out(agent, self.valid, device=device, limit=samples)
+        return Measured(metrics(result), result.to_dict())
+
+    def parts(self) -> dict[str, Any]:
+        return asdict(self.split)
+
     def reward_facts(self, discount: float) -> RewardFacts:
         """Range of rewards and of discounted returns in the training split; zeros where there are no rewards."""
         rewards = [reward for episode in self._training_episodes() if (reward := episode.reward) is not None]
@@ -51,8 +91,10 @@ class TrainingData:
             (min(0.0, float(returns.min())), max(0.0, float(returns.max()))),
         )
 
-    def expect_reward(self) -> None:
-        """Raise DataError where no reward tells a good step from a bad one."""
+    def expect_fit(self, sampling: Sampling) -> None:
+        """Raise DataError where rewards are asked for and none tells a good step from a bad one."""
+        if not isinstance(sampling, Transitions):
+            return
         low, high = self.reward_facts(0.0).reward
         if self.train.has_reward and low == high == 0:
             raise DataError(
