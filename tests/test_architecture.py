@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = {
-    "errors": 0, "spec": 0, "episode": 0, "env": 0, "stats": 0,
+    "errors": 0, "spec": 0, "episode": 0, "env": 0, "gripper": 0, "stats": 0,
     "batch": 1, "agent": 1,
     "data": 2, "nets": 2,
     "agents": 3,
@@ -24,6 +24,7 @@ LIGHT = (
     "spec",
     "episode",
     "env",
+    "gripper",
     "stats",
     "envs",
     "robot",
