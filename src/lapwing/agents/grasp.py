@@ -17,11 +17,11 @@ from lapwing.nets.mlp import tanh_mlp
 WAYS = 3  # what a gripper can be told
 
 
-def grasp_class(told: Tensor) -> Tensor:
-    """The choice, int64 [...], that gripper actions [..., grippers] in normalised units stand for, left first."""
-    choice = torch.zeros(told.shape[:-1], dtype=torch.int64, device=told.device)
-    for one in told.unbind(-1):
-        choice = choice * WAYS + one.round().long().clamp(-1, 1) + 1
+def grasp_class(action: Tensor, axes: Sequence[int]) -> Tensor:
+    """The choice, int64 [...], that normalised actions [..., A] made on the gripper `axes`, left first."""
+    choice = torch.zeros(action.shape[:-1], dtype=torch.int64, device=action.device)
+    for axis in axes:
+        choice = choice * WAYS + action[..., axis].round().long().clamp(-1, 1) + 1
     return choice
 
 
@@ -42,21 +42,21 @@ class GraspCritic(nn.Module):
         return self.net(feature)  # type: ignore[no-any-return]
 
 
-def grasp_target(reward: Tensor, discount: Tensor, next_online: Tensor, next_slow: Tensor) -> Tensor:
+def grasp_target(
+    reward: Tensor, penalty: Tensor | None, discount: Tensor, next_online: Tensor, next_slow: Tensor
+) -> Tensor:
     """Double DQN's target, [B]: the critic picks the next choice, its slow copy says what that is worth.
 
-    reward: [B], the cost of working the grippers counted in; discount: [B]; next_online, next_slow: values of all
+    reward, discount: [B]; penalty: [B], 0 or below, None where there is none; next_online, next_slow: values of all
     choices at the next observation [B, choices].
     """
     best = next_online.argmax(-1, keepdim=True)
-    return reward + discount * next_slow.gather(-1, best).squeeze(-1)
+    earned = reward if penalty is None else reward + penalty
+    return earned + discount * next_slow.gather(-1, best).squeeze(-1)
 
 
-def grasp_loss(
-    q: Tensor, choice: Tensor, reward: Tensor, discount: Tensor, next_online: Tensor, next_slow: Tensor
-) -> Tensor:
-    """Mean squared error of the value of what was chosen. q: [B, choices]; choice: int64 [B]; the rest as above."""
-    target = grasp_target(reward, discount, next_online, next_slow).detach()
+def grasp_loss(q: Tensor, choice: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the value of what was chosen. q: [B, choices]; choice: int64 [B]; target: [B]."""
     return F.mse_loss(q.gather(-1, choice[:, None]).squeeze(-1), target)
 
 
