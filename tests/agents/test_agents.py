@@ -31,19 +31,27 @@ OWN: dict[str, dict[str, Any]] = {
     "lapo": SMALL | {"critic_lr": 1e-3, "vae_lr": 1e-3, "actor_lr": 1e-3},
     "act": {"random_shift": 2, "lr": 1e-3, "chunk": 3, "latent_dim": 4, "transformer": TRANSFORMER},
     "bc": SMALL | {"lr": 1e-3, "chunk": 3},
+    "sac": {"hidden": (32, 32), "random_shift": 2, "lr": 1e-3, "cta_ratio": 1},
 }
 # settings without a random draw whose numbers depend on the size of the batch
-WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"lapo": {}, "act": {"latent": "none"}, "bc": {}}
+WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"lapo": {}, "act": {"latent": "none"}, "bc": {}, "sac": {}}
 FALLING = {
     "lapo": ("critic_loss", "bc_loss", "vae_loss"),
     "act": ("reconstruction_loss",),
     "bc": ("bc_loss",),
+    "sac": ("critic_loss", "action_mse"),
 }
 # the networks that each optimiser step moves, in the order of the steps, and those that follow at the end
 MOVED: dict[str, list[set[str]]] = {
     "lapo": [{"critic", "encoder", "bc_head"}, {"vae"}, {"actor"}, {"target_critic", "target_vae", "target_actor"}],
     "act": [{"model", "posterior"}, set()],
     "bc": [{"encoder", "head"}, set()],
+    "sac": [
+        {"critic", "grasp", "encoder"},
+        {"actor"},
+        {"temperature"},
+        {"target_critic", "target_grasp", "target_encoder"},
+    ],
 }
 
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
@@ -55,7 +63,7 @@ def spec(request: pytest.FixtureRequest) -> RobotSpec:
 
 
 def vision(name: str, backbone: Any = "small", weights: str = "none", norm: Any = "auto") -> Any:
-    if name == "act":
+    if name in ("act", "sac"):
         return BackboneConfig(backbone, weights, norm)
     return VisionConfig(backbone=backbone, weights=weights, norm=norm, image_feature_dim=32)
 

@@ -9,6 +9,8 @@ from lapwing.agent import Agent, RewardFacts
 from lapwing.agents.act import ActAgent, ActConfig
 from lapwing.agents.bc import BcAgent, BcConfig
 from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.agents.reward import RewardAgent, RewardConfig
+from lapwing.agents.sac import SacAgent, SacConfig
 from lapwing.errors import ConfigError
 from lapwing.spec import RobotSpec
 
@@ -24,6 +26,8 @@ ALGORITHMS = {
     "lapo": Algorithm(LapoConfig, LapoAgent),
     "act": Algorithm(ActConfig, ActAgent),
     "bc": Algorithm(BcConfig, BcAgent),
+    "sac": Algorithm(SacConfig, SacAgent),
+    "reward": Algorithm(RewardConfig, RewardAgent),
 }
 
 

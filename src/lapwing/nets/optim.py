@@ -43,6 +43,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 @torch.no_grad()
 def track(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Polyak averaging: target <- (1 - tau) target + tau source for parameters; buffers are copied."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+    learned = list(target.parameters())
+    if learned:
+        torch._foreach_lerp_(learned, list(source.parameters()), tau)
     for slow, fast in zip(target.buffers(), source.buffers(), strict=True):
         slow.copy_(fast)

@@ -1,0 +1,103 @@
+"""Acting in a world to learn from it: what happens, step by step, for whoever keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lapwing.env import Env, Info
+from lapwing.episode import Array, Meta, Observation
+
+
+@dataclass(frozen=True)
+class Began:
+    """An episode began, with this observation."""
+
+    observation: Observation
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One step. action: physical float32 [A], the one that was carried out; observation: the one after it.
+
+    intervened: whether another than the policy chose the action; info: what the world said.
+    """
+
+    action: Array
+    reward: float
+    terminated: bool
+    truncated: bool
+    observation: Observation
+    intervened: bool
+    info: Info
+
+
+Event = Began | Stepped
+
+
+class Chooser(Protocol):
+    """A source of actions that says whose the last one was."""
+
+    intervening: bool
+
+    def reset(self, seed: int) -> Meta: ...
+
+    def __call__(self, observation: Observation, /) -> Array | None: ...
+
+
+class RandomActions:
+    """Actions drawn evenly between `low` and `high`, physical float32 [A] each, for the first `steps`; then `source`.
+
+    What was drawn depends on the seed given here alone.
+    """
+
+    def __init__(self, source: Chooser, low: Array, high: Array, steps: int, seed: int) -> None:
+        self._source, self._low, self._high = source, low, high
+        self._left = steps
+        self._random = np.random.default_rng(seed)
+        self.intervening = False
+
+    def reset(self, seed: int) -> Meta:
+        return self._source.reset(seed)
+
+    def __call__(self, observation: Observation, /) -> Array | None:
+        if self._left > 0:
+            self._left -= 1
+            self.intervening = False
+            drawn: Array = self._random.uniform(self._low, self._high).astype(np.float32)
+            return drawn
+        action = self._source(observation)
+        self.intervening = self._source.intervening
+        return action
+
+
+def collect(world: Env, source: Chooser, seeds: Iterator[int], stop: Callable[[], bool]) -> Iterator[Event]:
+    """Episodes without end, one per seed, until `stop`; it is asked before every step."""
+    for seed in seeds:
+        observation = world.reset(seed)
+        source.reset(seed)
+        yield Began(observation)
+        over = False
+        while not over:
+            if stop():
+                return
+            action = source(observation)
+            if action is None:
+                break
+            observation, reward, terminated, truncated, info = world.step(action)
+            yield Stepped(
+                np.asarray(action, np.float32), reward, terminated, truncated, observation, source.intervening, info
+            )
+            over = terminated or truncated
+
+
+def collection_seeds(seed: int, actor: int, start: int = 0) -> Iterator[int]:
+    """World seeds of one actor's episodes, from number `start` on; far from those a person types."""
+    number = start
+    while True:
+        words = np.random.SeedSequence((seed, 0xC011, actor, number)).generate_state(2)
+        yield 2**32 + (int(words[0]) << 20 | int(words[1]) >> 12)
+        number += 1
