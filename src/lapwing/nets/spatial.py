@@ -81,8 +81,8 @@ class SpatialHeads(nn.Module):
         super().__init__()
         self.embeddings = nn.ModuleList(SpatialEmbedding(*shape) for shape in shapes)
         self.images = nn.ModuleList(_layer(shape[2] * EMBEDDINGS, IMAGE_WIDTH) for shape in shapes)
-        self.state = _layer(state_dim, STATE_WIDTH)
-        self.feature_dim = len(shapes) * IMAGE_WIDTH + STATE_WIDTH
+        self.state = _layer(state_dim, STATE_WIDTH) if state_dim else None  # a classifier sees images alone
+        self.feature_dim = len(shapes) * IMAGE_WIDTH + (STATE_WIDTH if state_dim else 0)
 
     def forward(self, maps: Sequence[Tensor], state: Tensor, dropout: bool = False) -> Tensor:
         """maps: [B, h, w, channels] of each camera, any float type; state: [B, S] -> [B, feature_dim]."""
@@ -90,7 +90,9 @@ class SpatialHeads(nn.Module):
             image(F.dropout(embedding(one.to(state.dtype)), DROPOUT, training=dropout))
             for embedding, image, one in zip(self.embeddings, self.images, maps, strict=True)
         ]
-        return torch.cat([*features, self.state(state)], -1)
+        if self.state is not None:
+            features.append(self.state(state))
+        return torch.cat(features, -1)
 
 
 class SpatialEmbedding(nn.Module):

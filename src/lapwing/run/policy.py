@@ -100,7 +100,7 @@ class Policy:
         images = {}
         for camera in self.spec.cameras:
             frames = np.asarray(observation.images[camera.name])
-            images[camera.name] = _fitted(camera, frames[None] if single else frames, len(state), single)
+            images[camera.name] = fitted(camera, frames[None] if single else frames, len(state), single)
         return state, images
 
     def _robot(self) -> str:
@@ -123,8 +123,8 @@ def load_policy(
     return Policy(agent, spec, normalizer, mode, device, execution)
 
 
-def _fitted(camera: Camera, frames: Array, batch: int, single: bool) -> Array:
-    """Frames [B, any size, 3] at the camera's size, contiguous."""
+def fitted(camera: Camera, frames: Array, batch: int, single: bool) -> Array:
+    """Frames [B, any size, 3] at the camera's size, contiguous. Raises SpecError, of one frame where `single`."""
     if frames.dtype != np.uint8:
         raise SpecError(f"images: camera {camera.name!r} is {frames.dtype}, expected uint8 RGB in 0..255")
     if frames.ndim != 4 or len(frames) != batch or frames.shape[3] != 3 or 0 in frames.shape:
