@@ -8,7 +8,7 @@ observation, one update does, in this order:
     L_critic = mean_i (Q_i(f, a) - y)^2  [+ conservative L_cql]                   (2)
     L_grasp = (G(f)[g] - y_g)^2  [+ grasp_imitation CE(G(f), g)]                  (3)
     L_pi = scale (alpha log pi(a|f) - mean_i Q_i(f, a))  [+ imitation |mode(f) - a_data|^2]   (4)
-    L_alpha = alpha (entropy(f') - target_entropy)                                (5)
+    L_alpha = alpha (-log pi(a|f) - target_entropy)                               (5)
 
 (4) and (5) once in `cta_ratio` updates. The encoder learns from (2) and (3) alone; (4) sees f detached. With
 imitation the actor stays near the data: without it, SAC on recorded demonstrations alone learns nothing of use.
@@ -182,9 +182,7 @@ class SacAgent:
         feature = self.encoder(obs)
         metrics = self._step_critic(batch, feature, next_feature, target_feature)
         if self.updates % self.config.cta_ratio == 0:
-            self._actor_metrics = self._step_actor(batch, self._policy_feature(obs)) | self._step_temperature(
-                next_feature
-            )
+            self._actor_metrics = self._step_actor(batch, self._policy_feature(obs))
         self.updates += 1
         for name in self.slow:
             track(self.networks[f"target_{name}"], self.networks[name], self.config.tau)
@@ -283,19 +281,15 @@ class SacAgent:
         if self.config.imitation > 0:
             loss = loss / q.detach().abs().mean().clamp_min(1e-3) + self.config.imitation * near
         gradient_step(self.optimizers["actor"], loss)
+        entropy = -log_prob.detach().mean()
+        gradient_step(self.optimizers["temperature"], self.temperature() * (entropy - self.target_entropy))
         return {
             "actor_loss": loss.detach(),
             "q_pi": q.detach().mean(),
-            "entropy": -log_prob.detach().mean(),
+            "entropy": entropy,
+            "temperature": self.temperature().detach(),
             "action_mse": near.detach(),
         }
-
-    def _step_temperature(self, next_feature: Tensor) -> Metrics:
-        with torch.no_grad():
-            entropy = -self.policy(next_feature).sample()[1].mean()
-        loss = self.temperature() * (entropy - self.target_entropy)
-        gradient_step(self.optimizers["temperature"], loss)
-        return {"temperature": self.temperature().detach()}
 
     def policy(self, feature: Tensor) -> SquashedGaussian:
         """The distribution of the continuous axes at features [..., F]."""
