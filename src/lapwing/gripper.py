@@ -33,7 +33,7 @@ def grasp_axes(spec: RobotSpec) -> tuple[int, ...]:
 def setup_mode(spec: RobotSpec) -> SetupMode:
     """The set-up that the action axes make: arms by the prefixes left_ and right_, grippers by their kind.
 
-    Raises SpecError where it is none of the four: a learned gripper needs one on each arm, and one alone per arm.
+    Raises SpecError where it is none of the four: each arm has one gripper, or none has any.
     """
     sides = {axis.name.startswith(SIDES[0]) for axis in spec.action if axis.name.startswith(SIDES)}
     arms = max(len(sides), 1)
@@ -42,9 +42,10 @@ def setup_mode(spec: RobotSpec) -> SetupMode:
         return "dual-arm-fixed-gripper" if arms == 2 else "single-arm-fixed-gripper"
     if len(grippers) != arms or (arms == 2 and [_side(spec, place) for place in grippers] != list(SIDES)):
         names = ", ".join(spec.action[place].name for place in grippers)
+        count = "two arms" if arms == 2 else "one arm"
         raise SpecError(
-            f"robot {spec.name!r}: action axes are of {arms} arm(s) with the gripper(s) {names}, expected one on each "
-            "arm or none; name axes left_ and right_ in the spec where there are two arms"
+            f"robot {spec.name!r}: its action axes name {count} and as grippers {names}; expected one gripper "
+            "on each arm, or none; name axes left_... and right_... in the spec where there are two arms"
         )
     return "dual-arm-learned-gripper" if arms == 2 else "single-arm-learned-gripper"
 
