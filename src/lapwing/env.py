@@ -13,7 +13,7 @@ import numpy as np
 from lapwing.episode import Array, Meta, Observation
 from lapwing.spec import RobotSpec
 
-Info = dict[str, bool]
+Info = dict[str, bool | float]
 
 
 class Env(Protocol):
@@ -21,7 +21,8 @@ class Env(Protocol):
 
     `info` of a finished episode holds "success", where the world can tell, and whatever else it judges (e.g.
     "wrong_object"). With "stopped" the step ended in a stop of the robot, and its observation is none of its own.
-    Actions are physical, float [A].
+    These are bools. "grasp_penalty", where the world has it, is a float of every step: 0, or what working a gripper
+    cost (below 0, no part of the reward). Actions are physical, float [A].
     """
 
     spec: RobotSpec
@@ -39,7 +40,7 @@ class BatchEnv(Protocol):
 
     A copy that has finished stays as it is and yields reward 0 until the next `reset`; there is no
     automatic reset. `step` returns (observation, reward, terminated, truncated, info), where the flags of a
-    finished copy stay up and info values are bool [num].
+    finished copy stay up and info values are bool [num], save the "grasp_penalty": float32 [num], 0 once finished.
     """
 
     spec: RobotSpec
@@ -78,8 +79,8 @@ class Single:
 
     def step(self, action: Array) -> tuple[Observation, float, bool, bool, Info]:
         observation, reward, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
-        flags = {name: bool(values[0]) for name, values in info.items()}
-        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), flags
+        told: Info = {name: values[0].item() for name, values in info.items()}
+        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), told
 
     def close(self) -> None:
         self._batch.close()
@@ -117,12 +118,16 @@ class Sequential:
 
     def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Array]]:
         reward = np.zeros(self.num, np.float32)
+        penalty = np.zeros(self.num, np.float32)
         for index in np.flatnonzero(~self._ended.any(0)):
             observation, reward[index], terminated, truncated, info = self._envs[index].step(actions[index])
             self._observations[index], self._infos[index] = observation, info
             self._ended[:, index] = terminated, truncated
+            penalty[index] = info.get("grasp_penalty", 0.0)
         names = {name for info in self._infos for name in info}
         infos = {name: np.array([one.get(name, False) for one in self._infos]) for name in sorted(names)}
+        if "grasp_penalty" in infos:
+            infos["grasp_penalty"] = penalty
         terminated_all, truncated_all = self._ended.copy()
         return stack_observations(self._observations), reward, terminated_all, truncated_all, infos
 

@@ -95,6 +95,7 @@ def _cut(episode: Episode, steps: int) -> Episode:
         state=episode.state[: steps + 1],
         action=episode.action[:steps],
         reward=None if episode.reward is None else episode.reward[:steps],
+        grasp_penalty=None if episode.grasp_penalty is None else episode.grasp_penalty[:steps],
         terminated=False,
         success=None,
     )

@@ -166,7 +166,7 @@ def _record(world: Aloha, start: int, actions: Array, kind: str) -> Episode:
         action=actions[: len(rewards)],
         reward=np.array(rewards, np.float32),
         terminated=terminated,
-        success=info["success"],
+        success=bool(info["success"]),
         meta={"kind": kind, "seed": start, "stage": world.physics.best_stage},
         sensors={sensor.name: np.stack([one.sensors[sensor.name] for one in observations]) for sensor in SENSORS},
     )

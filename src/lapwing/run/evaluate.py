@@ -129,6 +129,8 @@ def _run_round(policy: Actor, world: BatchEnv, seeds: Sequence[int], record: int
                 film.append(_picture(observation, index))
         ended = running & (terminated | truncated)[:count]
         for flag, values in info.items():
+            if values.dtype != bool:
+                continue  # the penalty of working a gripper tells nothing of how an episode ended
             flags.setdefault(flag, np.zeros(count, bool))[ended] = values[:count][ended]
         running &= ~ended
         bar.update(int(ended.sum()))

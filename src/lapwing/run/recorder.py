@@ -239,4 +239,4 @@ class _Attempt:
 def _success(key: Ending | Key | None, info: Info) -> bool | None:
     if key in ("success", "failure"):
         return key == "success"
-    return info.get("success")
+    return bool(info["success"]) if "success" in info else None
