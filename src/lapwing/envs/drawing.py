@@ -51,9 +51,9 @@ def draw(scene: Scene, rows: Array, size: int) -> dict[str, Array]:
     strokes = list(_strokes(joints, scene.ends[rows], scene.opening[rows]))
     middle = np.broadcast_to(GLOBAL_CENTRE, (len(rows), 2))
     return {
-        "left": _picture(strokes, joints[:, 0, -1], WRIST_WINDOW, size),
-        "right": _picture(strokes, joints[:, 1, -1], WRIST_WINDOW, size),
-        "global": _picture(strokes, middle, GLOBAL_WINDOW, size),
+        "left": picture(strokes, joints[:, 0, -1], WRIST_WINDOW, size),
+        "right": picture(strokes, joints[:, 1, -1], WRIST_WINDOW, size),
+        "global": picture(strokes, middle, GLOBAL_WINDOW, size),
     }
 
 
@@ -92,7 +92,7 @@ def _link_samples() -> tuple[Array, Array]:
     return link, np.concatenate([np.arange(count) / count for count in counts])
 
 
-def _picture(strokes: list[Stroke], centre: Array, window: float, size: int) -> Array:
+def picture(strokes: list[Stroke], centre: Array, window: float, size: int) -> Array:
     """One camera above `centre` [N, 2]: uint8 [N, size, size, 3], y up."""
     scale = size / window
     widest = max(stroke.radius for stroke in strokes)

@@ -8,15 +8,17 @@ cut after 50 steps (truncated). Where the bars are is told by the images alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from lapwing.envs import planar
+from lapwing.envs.copies import checked_actions, one_seed_a_copy, play, redrawn
 from lapwing.envs.drawing import draw
 from lapwing.envs.planar import DECOY, HOLD_STEPS, TARGET, Scene
 from lapwing.envs.scripted import Operators, Quality
 from lapwing.episode import Array, Episode, Meta, Observation
-from lapwing.errors import ConfigError, SpecError, WorldError
+from lapwing.errors import ConfigError, WorldError
 from lapwing.spec import Axis, Camera, RobotSpec
 
 MAX_STEPS = 50
@@ -62,19 +64,19 @@ class Toy:
 
     def reset(self, seeds: Sequence[int]) -> Observation:
         """Start one episode per seed; with fewer seeds than copies the rest stand finished. Raises WorldError."""
-        if not 1 <= len(seeds) <= self.num:
-            raise WorldError(f"toy: got {len(seeds)} seeds, expected 1 to {self.num}, one for each copy")
-        idle = self.num - len(seeds)
-        self.scene = planar.new_scene([*seeds, *[seeds[0]] * idle])
+        filled, idle = one_seed_a_copy("toy", self.num, seeds)
+        self.scene = planar.new_scene(filled)
         self._step = 0
         self._terminated = np.zeros(self.num, bool)
-        self._truncated = np.arange(self.num) >= len(seeds)
+        self._truncated = idle
         self._images = draw(self.scene, np.arange(self.num), self._size)
         return self._observation()
 
     def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Array]]:
         """Move every running copy towards `actions` [num, 16]. Raises SpecError when they do not fit."""
-        actions = self._checked(actions)
+        if self._step < 0:
+            raise WorldError("toy: step before the first reset; call reset(seeds) first")
+        actions = checked_actions(self, actions)
         running = np.flatnonzero(~(self._terminated | self._truncated))
         reward = np.zeros(self.num, np.float32)
         if len(running):
@@ -84,36 +86,14 @@ class Toy:
             reward[running] = held[:, TARGET]
             self._terminated[running] = held.any(1)
             self._truncated[running] = (self._step == MAX_STEPS) & ~held.any(1)
-            self._draw(running)
+            fresh = draw(self.scene, running, self._size)
+            self._images = {name: redrawn(self._images[name], running, images) for name, images in fresh.items()}
         held = self.scene.held >= HOLD_STEPS
         infos = {"success": held[:, TARGET], "wrong_object": held[:, DECOY]}
         return self._observation(), reward, self._terminated.copy(), self._truncated.copy(), infos
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def _checked(self, actions: Array) -> Array:
-        if self._step < 0:
-            raise WorldError("toy: step before the first reset; call reset(seeds) first")
-        actions = np.asarray(actions)
-        expected = (self.num, self.spec.action_dim)
-        if actions.shape != expected:
-            raise SpecError(f"toy: actions have shape {actions.shape}, expected {expected} (copies, action axes)")
-        if not np.isfinite(actions).all():
-            copy, axis = np.argwhere(~np.isfinite(actions))[0]
-            name = self.spec.action[axis].name
-            raise SpecError(f"toy: action {name!r} of copy {copy} is {actions[copy, axis]}, expected a number")
-        return actions.astype(np.float64)
-
-    def _draw(self, running: Array) -> None:
-        """New images of the running copies; an observation handed out earlier keeps its own."""
-        fresh = draw(self.scene, running, self._size)
-        if len(running) < self.num:
-            for name, images in fresh.items():
-                kept = self._images[name].copy()
-                kept[running] = images
-                fresh[name] = kept
-        self._images = fresh
 
     def _observation(self) -> Observation:
         return Observation(images=dict(self._images), state=self.scene.state)
@@ -149,36 +129,10 @@ def demonstrations(quality: Quality, size: int, seed: int) -> Iterator[Episode]:
     num = int(np.clip(400000 // size**2, 8, 50))  # few copies of large images: memory stays near 200 MB
     world = Toy(num, size)
     while True:
-        yield from _collect(world, quality, [int(draws.integers(2**32, 2**53)) for _ in range(num)])
+        seeds = [int(draws.integers(2**32, 2**53)) for _ in range(num)]
+        operators = Operators(quality, seeds, MAX_STEPS)
+        yield from play(world, partial(_act, operators, world), operators.kinds, seeds)
 
 
-def _collect(world: Toy, quality: Quality, seeds: Sequence[int]) -> Iterator[Episode]:
-    """One episode per seed, all stepped together."""
-    operators = Operators(quality, seeds, world.max_steps)
-    observations = [world.reset(seeds)]
-    actions: list[Array] = []
-    rewards: list[Array] = []
-    steps = np.zeros(world.num, np.int64)
-    running = np.ones(world.num, bool)
-    while running.any():
-        actions.append(operators.act(world.scene, len(actions)))
-        observation, reward, terminated, truncated, info = world.step(actions[-1])
-        observations.append(observation)
-        rewards.append(reward)
-        steps += running
-        running = ~(terminated | truncated)
-    for copy, length in enumerate(steps):
-        rows = observations[: length + 1]
-        yield Episode(
-            images={name: np.stack([row.images[name][copy] for row in rows]) for name in world.spec.camera_names},
-            state=np.stack([row.state[copy] for row in rows]),
-            action=np.stack([action[copy] for action in actions[:length]]),
-            reward=np.stack([reward[copy] for reward in rewards[:length]]),
-            terminated=bool(terminated[copy]),
-            success=bool(info["success"][copy]),
-            meta={
-                "kind": operators.kinds[copy],
-                "seed": seeds[copy],
-                "wrong_object": bool(info["wrong_object"][copy]),
-            },
-        )
+def _act(operators: Operators, world: Toy, step: int) -> Array:
+    return operators.act(world.scene, step)
