@@ -1,0 +1,96 @@
+"""An agent trying things out in a world: what is handed to an actor, and what acts there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+
+from lapwing.agent import Agent, Explorer, RewardFacts
+from lapwing.agents import build_agent
+from lapwing.batch import Obs
+from lapwing.data.normalize import Normalizer
+from lapwing.env import ActionSource, Env
+from lapwing.episode import Array, Meta, Observation
+from lapwing.run.checkpoint import config_from_json
+from lapwing.run.collect import Chooser, RandomActions
+from lapwing.spec import RobotSpec
+
+_NO_FACTS = RewardFacts((0.0, 0.0), (0.0, 0.0))  # acting looks at no reward
+
+
+class Intervening(Protocol):
+    """Makes of a policy a source of actions in which somebody else may take over."""
+
+    def __call__(self, policy: ActionSource, world: Env, /) -> Chooser: ...
+
+
+@dataclass(frozen=True)
+class ActorPlan:
+    """All that an actor needs to begin, in another process too.
+
+    make_world: a world of its own; intervene: who may take over, None: nobody; algorithm, config: the agent's, the
+    config as plain values; random_steps: steps of random actions before the agent's.
+    """
+
+    make_world: Callable[[], Env]
+    intervene: Intervening | None
+    algorithm: str
+    config_kind: type[Any]
+    config: Mapping[str, Any]
+    spec: RobotSpec
+    normalizer: Normalizer
+    random_steps: int
+    seed: int
+
+    def make_agent(self) -> Agent:
+        config = config_from_json(self.config_kind, self.config)
+        agent = build_agent(self.algorithm, config, self.spec, _NO_FACTS, restore=True)
+        agent.prepare(torch.device("cpu"), bf16=False, compiled=False)
+        return agent
+
+    def make_source(self, agent: Agent, world: Env, actor: int, device: torch.device, random_steps: int) -> Chooser:
+        """What acts in `world` as actor number `actor`, at first at random."""
+        exploring = Exploring(agent, self.normalizer, self.spec, device)
+        chooser = Alone(exploring) if self.intervene is None else self.intervene(exploring, world)
+        low, high = self.normalizer.action_low, self.normalizer.action_high
+        return RandomActions(chooser, low, high, random_steps, seed=self.seed + 7919 * (actor + 1))
+
+
+class Exploring:
+    """The agent's own tries as a source of actions."""
+
+    def __init__(self, agent: Agent, normalizer: Normalizer, spec: RobotSpec, device: torch.device) -> None:
+        self._explorer = cast(Explorer, agent)
+        self._normalizer, self._spec, self._device = normalizer, spec, device
+
+    def reset(self, seed: int) -> Meta:
+        return {}
+
+    @torch.inference_mode()
+    def __call__(self, observation: Observation, /) -> Array:
+        """Physical action float32 [A]."""
+        state = np.asarray(observation.state, np.float32)[None]
+        images = {name: torch.from_numpy(observation.images[name][None]) for name in self._spec.camera_names}
+        obs = Obs(images, torch.from_numpy(self._normalizer.encode_state(state)))
+        encoded = self._explorer.explore(obs.to(self._device)).float().cpu().numpy()
+        action: Array = self._normalizer.decode_action(encoded, state)[0, 0]
+        return action
+
+
+class Alone:
+    """A source that nobody takes over from."""
+
+    intervening = False
+
+    def __init__(self, source: ActionSource) -> None:
+        self._source = source
+
+    def reset(self, seed: int) -> Meta:
+        return self._source.reset(seed)
+
+    def __call__(self, observation: Observation, /) -> Array | None:
+        return self._source(observation)
