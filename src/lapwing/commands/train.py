@@ -86,7 +86,7 @@ def act(args: Sequence[str]) -> int:
 
 def bc(args: Sequence[str]) -> int:
     """`lapwing train bc`"""
-    options, config = _resumed(args, BcConfig)
+    options, config = resumed(args, BcConfig)
     default = TrainBc(tyro.MISSING, tyro.MISSING, options, config or BcConfig())
     command = parse(TrainBc, args, "lapwing train bc", default)
     return _train("bc", command)
@@ -95,7 +95,7 @@ def bc(args: Sequence[str]) -> int:
 def _train_preset(
     algorithm: str, args: Sequence[str], kind: type[Any], config_kind: type[Any], presets: Mapping[str, Any]
 ) -> int:
-    options, config = _resumed(args, config_kind)
+    options, config = resumed(args, config_kind)
     preset = _glance(args).preset
     if config is None or preset is not None:
         config = presets.get(preset or "product", presets["product"])
@@ -125,7 +125,7 @@ def _glance(args: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(f"{error}, expected --resume alone; leave the value out") from None
 
 
-def _resumed(args: Sequence[str], kind: type[Any]) -> tuple[Any, Any]:
+def resumed(args: Sequence[str], kind: type[Any]) -> tuple[Any, Any]:
     """Options and config of the run to resume, or the config of the weights to begin with; else nothing."""
     glance = _glance(args)
     if not glance.resume or glance.out is None:

@@ -82,7 +82,7 @@ def open_source(src: Path | Recording, options: ConvertOptions) -> Source:
     recording, damaged = _read(src, options)
     if options.size is not None:
         recording = _resized(recording, options.size)
-    names = [_name(recording, index) for index in range(len(recording.episodes))]
+    names = [episode_name(recording, index) for index in range(len(recording.episodes))]
     recording = _labelled(recording, names, damaged, options.reward, labels)
     recording = align(recording, options.alignment)
     if options.to == "flat":
@@ -120,7 +120,7 @@ def _resized(recording: Recording, size: int) -> Recording:
     return replace(recording, spec=replace(recording.spec, cameras=cameras), episodes=episodes)
 
 
-def _name(recording: Recording, index: int) -> str:
+def episode_name(recording: Recording, index: int) -> str:
     """What a label calls an episode: by its file's number, its number in a data set, or its place."""
     meta = recording.episodes[index].meta
     if recording.layout == "aloha":

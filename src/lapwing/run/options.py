@@ -35,6 +35,8 @@ class TrainOptions:
     """Steps averaged into one row of progress.csv."""
     eval_samples: int | None = None
     """Held-out samples measured each time, spread evenly; None: all for imitation, 2048 for offline RL."""
+    patience: int | None = None
+    """Stop after so many measurements without a better checkpoint; None: never."""
     best_metric: str = ""
     """Column of progress.csv whose lowest value makes the checkpoint `best`; empty: the algorithm's own."""
     train_fraction: float = 0.8
@@ -67,7 +69,7 @@ class TrainOptions:
         if self.epochs < 0 or (self.steps < 1 and not self.epochs):
             name = "epochs" if self.epochs else "steps"
             raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1; give --steps N")
-        for name in ("batch_size", "eval_every", "save_every", "log_every", "eval_samples", "threads"):
+        for name in ("batch_size", "eval_every", "save_every", "log_every", "eval_samples", "patience", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected at least 1")

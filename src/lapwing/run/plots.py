@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lapwing.episode import Array
+from lapwing.run.classification import Classification
 from lapwing.run.held_out import Calibration
 
 INK = "#010203"  # becomes currentColor
@@ -185,6 +186,41 @@ def calibration_chart(calibration: Calibration) -> str:
         axes.set_ylabel("realised return (mean)")
         axes.legend(loc="upper left", fontsize=9)
         return _svg(figure, "calibration of Q")
+
+
+def reliability_chart(found: Classification) -> str:
+    """Share of success over predicted probability, a point a bin, larger where more frames are; and the threshold."""
+    with _figure(4.6, 4.1) as figure:
+        axes = figure.subplots()
+        most = max(one.count for one in found.bins)
+        x, y = [one.predicted for one in found.bins], [one.realised for one in found.bins]
+        axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+        axes.axvline(found.threshold, color=PALETTE[2], linewidth=1.2, label=f"threshold {found.threshold:.3g}")
+        axes.plot(x, y, color=POLICY, linewidth=1)
+        axes.scatter(x, y, [20 + 100 * one.count / most for one in found.bins], color=POLICY, label="tenths, by frames")
+        _unit_square(axes, "predicted probability of success (mean)", "share of success, both kinds weighted alike")
+        axes.legend(loc="upper left", fontsize=9)
+        return _svg(figure, "calibration of the classifier")
+
+
+def roc_chart(found: Classification) -> str:
+    """True positives over false positives as the threshold falls, and where the chosen one stands."""
+    with _figure(4.6, 4.1) as figure:
+        axes = figure.subplots()
+        axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="chance")
+        axes.plot(*zip(*found.roc, strict=True), color=POLICY, label=f"area {found.auc:.3f}")
+        at = (found.false_positive_rate, 1 - found.false_negative_rate)
+        axes.plot(*at, "o", color=PALETTE[2], markersize=8, label="chosen threshold", clip_on=False)
+        _unit_square(axes, "false-positive rate", "true-positive rate")
+        axes.legend(loc="lower right", fontsize=9)
+        return _svg(figure, "receiver operating characteristic")
+
+
+def _unit_square(axes: Any, x: str, y: str) -> None:
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
 
 
 def curves(series: Series, label: str, wide: bool = False, band: tuple[float, float] | None = None) -> str:

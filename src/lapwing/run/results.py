@@ -102,16 +102,16 @@ class RunResults:
 
 def read_results(run: Path) -> RunResults:
     """Read whatever is there. Raises CheckpointError when `run` is no run, or when a file is damaged."""
-    config = _read_json(run / "config.json")
+    config = read_json(run / "config.json")
     if config is None:
         raise CheckpointError(f"{run}: not a run, config.json is missing; expected a directory made by `lapwing train`")
-    held_out = _read_json(run / "held_out.json")
+    held_out = read_json(run / "held_out.json")
     return RunResults(
         path=run,
         config=config,
-        data=_read_json(run / "data.json"),
-        progress=_read_progress(run / "progress.csv"),
-        held_out=None if held_out is None else _parsed(HeldOut.from_dict, held_out, run / "held_out.json"),
+        data=read_json(run / "data.json"),
+        progress=read_progress(run / "progress.csv"),
+        held_out=None if held_out is None else parsed(HeldOut.from_dict, held_out, run / "held_out.json"),
         held_out_step=None if held_out is None else held_out.get("step"),
         worlds=tuple(_read_world(path) for path in sorted((run / "eval").glob("*.json"))),
     )
@@ -134,18 +134,20 @@ def _read_world(path: Path) -> WorldResult:
             checkpoint=record.get("checkpoint"),
         )
 
-    record = _read_json(path)
-    return _parsed(parse, {} if record is None else record, path)
+    record = read_json(path)
+    return parsed(parse, {} if record is None else record, path)
 
 
-def _parsed(parse: Callable[[Mapping[str, Any]], Record], record: Mapping[str, Any], path: Path) -> Record:
+def parsed(parse: Callable[[Mapping[str, Any]], Record], record: Mapping[str, Any], path: Path) -> Record:
+    """`record` of the file at `path` as what `parse` makes of it. Raises CheckpointError where it does not fit."""
     try:
         return parse(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: does not fit this version ({error!r}); make it again, or delete it") from error
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file of a run, None where there is no file. Raises CheckpointError where it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -157,7 +159,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _read_progress(path: Path) -> dict[str, tuple[Array, Array]]:
+def read_progress(path: Path) -> dict[str, tuple[Array, Array]]:
+    """Columns of progress.csv: name -> (steps, values) without gaps. Raises CheckpointError where it is damaged."""
     if not path.exists():
         return {}
     try:

@@ -31,7 +31,7 @@ from lapwing.run.options import TrainOptions
 from lapwing.run.ranks import Ranks, copy_from_first, restore_rng
 from lapwing.run.source import Measured, Source
 
-BEST_METRIC = {"lapo": "valid/action_error_positive"}  # "valid/action_error" for the others
+BEST_METRIC = {"lapo": "valid/action_error_positive", "reward": "valid/loss"}  # "valid/action_error" for the others
 OpenSource = Callable[[bool], Source]  # given whether to show progress
 _RANK_SEED = 1_000_003  # further apart than seeds that people type
 

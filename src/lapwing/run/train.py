@@ -21,13 +21,14 @@ from lapwing.run.device import peak_memory_gb, pick_device
 from lapwing.run.directory import expect_free, held, write_json
 from lapwing.run.log import MeanMetrics, RunLog
 from lapwing.run.options import TrainOptions
-from lapwing.run.prefetch import Prefetch
+from lapwing.run.prefetch import Direct, Prefetch
 from lapwing.run.ranks import connect, gather_rng, read_ranks, wait_for_all
 from lapwing.run.session import OpenSource, Session, open_session
 from lapwing.run.training_data import open_training_data
 
 __all__ = ["TrainOptions", "train"]
 
+EPISODES, BUFFERS = "episodes.jsonl", "buffers"  # of a run that collects
 _Q_OUTSIDE = 0.1  # share of values outside the range of returns worth a warning; sound runs pass through 0.07
 
 
@@ -71,6 +72,8 @@ def train_on(
     if algorithm not in ALGORITHMS:
         raise ConfigError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
     ranks = read_ranks()
+    if ranks.many and options.patience is not None:
+        raise ConfigError("patience: one process alone knows when to stop, got several; set --patience None")
     if ranks.is_first and not resume:
         expect_free(out, can_resume=True)
     if options.threads is not None:
@@ -103,12 +106,15 @@ class _Loop:
     def run(self) -> None:
         session, state = self._session, self._session.state
         with (
-            Prefetch(session.batches(), pin=session.device.type == "cuda") as batches,
             self._open_log() as log,
             _interrupts(session.ranks.many) as interrupted,
+            self._collecting(log),
+            self._drawn() as batches,
         ):
             self._interval.restart(state.step, batches.waited)
-            while state.step < session.options.steps and not interrupted.is_set():
+            while state.step < session.options.steps and not interrupted.is_set() and not self._is_settled():
+                if session.source.collector is not None:
+                    session.source.collector.advance(state.step)
                 self._means.add(session.agent.update(next(batches).to(session.device)))
                 state.step += 1
                 if log is not None:
@@ -118,6 +124,8 @@ class _Loop:
                     self._interval.restart(state.step, batches.waited)
             if self._saved_step < state.step:
                 self._save()
+            if log is not None and self._is_settled():
+                log.say(f"stopped at step {state.step}: nothing better since step {state.best_step} (--patience)")
         if interrupted.is_set():
             raise KeyboardInterrupt(f"{session.out}: saved step {state.step}; go on with --resume")
 
@@ -130,11 +138,37 @@ class _Loop:
             log.say(f"note: {note}")
         return log
 
+    def _drawn(self) -> Prefetch | Direct:
+        session = self._session
+        if session.source.collector is not None and session.source.collector.in_step:
+            return Direct(session.batches())
+        return Prefetch(session.batches(), pin=session.device.type == "cuda")
+
+    @contextmanager
+    def _collecting(self, log: RunLog | None) -> Iterator[None]:
+        """Actors at work, where the source has any."""
+        session, collector = self._session, self._session.source.collector
+        if collector is None or log is None:
+            yield
+            return
+        try:
+            collector.start(session.agent, session.device, log.say, session.out / EPISODES)
+            yield
+        finally:
+            collector.close()
+
+    def _is_settled(self) -> bool:
+        """Whether the best checkpoint has not been bettered for long enough."""
+        options, state = self._session.options, self._session.state
+        if options.patience is None or state.best_step is None:
+            return False
+        return state.step - state.best_step >= options.patience * options.eval_every
+
     def _due(self, every: int) -> bool:
         step = self._session.state.step
         return step % every == 0 or step == self._session.options.steps
 
-    def _report(self, log: RunLog, batches: Prefetch) -> None:
+    def _report(self, log: RunLog, batches: Prefetch | Direct) -> None:
         """Show progress and, when due, write a row and judge."""
         session, step = self._session, self._session.state.step
         log.advance()
@@ -147,7 +181,8 @@ class _Loop:
         warning = self._q_warning(log, means)
         log.status(f"waiting {timing['waiting_share']:.0%}, {timing['memory_gb']:.1f} GB{warning}")
         measured = self._judge(log) if judging else {}
-        log.write(step, {"seconds": self._seconds(), **timing, **means, **measured})
+        collected = {} if session.source.collector is None else session.source.collector.columns()
+        log.write(step, {"seconds": self._seconds(), **timing, **means, **collected, **measured})
         self._watch()
         _expect_finite(means, step, session.out)
 
@@ -207,6 +242,8 @@ class _Loop:
                 "split": session.source.parts(),
             },
         )
+        if session.source.collector is not None:
+            session.source.collector.save(session.out / BUFFERS)
         link_checkpoint(session.out, "last", state.step)
         link_checkpoint(session.out, "best", state.step if state.best_step is None else state.best_step)
         prune_checkpoints(session.out, session.options.save_every)
