@@ -8,7 +8,6 @@ What would fill the memory or overrun the stack of the unpickler itself is refus
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
 import pickletools
@@ -32,13 +31,15 @@ _UNUSED = ("OBJ", "EXT1", "EXT2", "EXT4")  # what no pickle of plain values has;
 def load_restricted(path: Path) -> Any:
     """What a pickle holds, as long as that is plain containers, numbers, text and numpy arrays of these.
 
-    Mappings come as dict. Raises DataError naming the first class or function that is none of these, unreached, and
-    for a damaged file.
+    Mappings come as dict. The file is gone through piece by piece and arrays use the bytes they came in, so that it
+    takes about as much memory as the file has bytes; such arrays may be read-only.
+    Raises DataError naming the first class or function that is none of these, unreached, and for a damaged file.
     """
     try:
-        pickled = path.read_bytes()
-        _expect_bearable(pickled)
-        return _Converter().convert(_Unpickler(io.BytesIO(pickled)).load())
+        with path.open("rb") as file:
+            _expect_bearable(file)
+            file.seek(0)
+            return _Converter().convert(_Unpickler(file).load())
     except _Refused as refused:
         raise DataError(
             f"{path}: holds {refused}, expected numbers, text, plain containers and numpy arrays alone; nothing of it "
@@ -60,7 +61,7 @@ class _Refused(Exception):
     """Something in a pickle that is not read."""
 
 
-def _expect_bearable(pickled: bytes) -> None:
+def _expect_bearable(file: BinaryIO) -> None:
     """Walk through the operations without doing them. Raises ValueError or _Refused for what no program writes.
 
     The unpickler makes room for whatever index a value is kept under, and hashes every tuple within a key, as often as
@@ -68,7 +69,7 @@ def _expect_bearable(pickled: bytes) -> None:
     """
     stack: list[int | None] = []  # how many tuples each value on the unpickler's stack counts; None is a mark
     kept: dict[Any, int | None] = {}
-    for position, (operation, argument, _) in enumerate(pickletools.genops(pickled)):
+    for position, (operation, argument, _) in enumerate(pickletools.genops(file)):
         if operation.name in _UNUSED:
             raise ValueError(f"unexpected {operation.name}")
         taken: list[int | None] = []
@@ -160,7 +161,7 @@ def _empty(kind: Any, shape: Any, code: Any) -> _ArrayLike:
 
 
 def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    """A copy of bytes as an array. Raises ValueError where the size is not that of the shape."""
+    """Bytes as an array, without a copy. Raises ValueError where the size is not that of the shape."""
     if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes | bytearray) or order not in ("C", "F"):
         raise _Refused("an array of something else than bytes")
     sides = tuple(shape)
@@ -172,7 +173,7 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
         raise ValueError(f"{len(raw)} bytes for an array of shape {sides} and dtype {plain}")
     if not raw:
         return np.zeros(sides, plain, order)
-    return np.frombuffer(raw, plain).reshape(sides, order=order).copy("K")
+    return np.frombuffer(raw, plain).reshape(sides, order=order)
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> _ArrayLike:

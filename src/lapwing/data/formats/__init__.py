@@ -8,10 +8,15 @@ from lapwing.data.formats.aloha import is_aloha_file, read_aloha
 from lapwing.data.formats.flat import is_flat, read_flat
 from lapwing.data.formats.hdf5 import open_sound_hdf5
 from lapwing.data.formats.options import ReadOptions
+from lapwing.data.formats.serl import is_serl, read_serl
+from lapwing.data.formats.serl_modes import with_mode
 from lapwing.episode import Recording
 from lapwing.errors import DataError
 
-_KNOWN = "flat HDF5 (observations/..., actions, rewards, terminals), ALOHA (observations/qpos, action)"
+_KNOWN = (
+    "flat HDF5 (observations/..., actions, rewards, terminals), ALOHA (observations/qpos, action), "
+    "transitions in *.pkl or *.npz"
+)
 
 
 def read_recording(path: str | Path, options: ReadOptions | None = None) -> Recording:
@@ -20,6 +25,13 @@ def read_recording(path: str | Path, options: ReadOptions | None = None) -> Reco
     if (path / "meta" / "info.json").is_file():
         raise DataError(f"{path}: a LeRobot data set, which is not read in place; run `lapwing data convert` first")
     options = options or ReadOptions()
+    if is_serl(path):
+        return read_serl(path, options)
+    recording = _read_hdf5(path, options)
+    return recording if options.mode is None else with_mode(recording, options.mode)
+
+
+def _read_hdf5(path: Path, options: ReadOptions) -> Recording:
     if path.is_dir():
         return read_aloha(path, options)
     with open_sound_hdf5(path) as file:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from lapwing.data.formats.serl_fields import STATE, cameras_in, flags_of, frames_of, vectors_of
-from lapwing.data.formats.serl_table import Table, read_table, transition_files
+from lapwing.data.formats.serl_files import read_table, transition_files
+from lapwing.data.formats.serl_table import Table
 from lapwing.episode import Array
 from lapwing.errors import DataError
 
