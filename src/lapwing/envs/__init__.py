@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lapwing.env import ActionSource, BatchEnv, Env, Sequential, Single
 from lapwing.episode import Episode
 from lapwing.errors import WorldError
 from lapwing.spec import RobotSpec
 
+if TYPE_CHECKING:
+    from lapwing.envs.reach_scene import Mode
+
 Quality = Literal["mixed", "expert", "human"]
 AlohaTask = Literal["transfer", "insertion"]
 
-WORLDS: tuple[str, ...] = ("toy", "aloha", "aloha-insertion")
+REACH_WORLDS: dict[str, tuple[Literal["single", "dual"], Literal["fixed", "learned"]]] = {
+    "toy-single-fixed": ("single", "fixed"),
+    "toy-single-learned": ("single", "learned"),
+    "toy-dual-fixed": ("dual", "fixed"),
+    "toy-dual-learned": ("dual", "learned"),
+}
+STATE = "-state"
+"""What the name of a world ends in whose things are told by the state instead of images."""
+WORLDS: tuple[str, ...] = (
+    "toy",
+    *(name + variant for name in REACH_WORLDS for variant in ("", STATE)),
+    "aloha",
+    "aloha-insertion",
+)
 
 
 def make_world(name: str, num: int = 1, size: int = 84) -> BatchEnv:
     """`num` copies of a world with cameras of `size` x `size` pixels. Raises WorldError."""
+    if mode := _reach_mode(name):
+        from lapwing.envs.reach import Reach
+
+        return Reach(mode, num, _camera_size(name, size))
     task = _aloha_task(name)
     if task is None:
         from lapwing.envs.toy import Toy
@@ -32,8 +52,13 @@ def make_expert_world(name: str, *, quality: Quality, size: int = 84) -> tuple[E
     """A world and its scripted operator, who sees what no policy does. Raises WorldError.
 
     The operator's luck depends on the seed of its `reset` alone. Reset amid an episode it goes on from there: in the
-    toy world it looks before every step; in the others it plans from where the arms and things then are.
+    toy worlds it looks before every step; in the others it plans from where the arms and things then are.
     """
+    if mode := _reach_mode(name):
+        from lapwing.envs import reach
+
+        table = reach.Reach(mode, 1, _camera_size(name, size))
+        return Single(table), reach.Expert(table, quality)
     task = _aloha_task(name)
     if task is None:
         from lapwing.envs import toy
@@ -49,6 +74,10 @@ def make_expert_world(name: str, *, quality: Quality, size: int = 84) -> tuple[E
 
 def world_spec(name: str, size: int = 84) -> RobotSpec:
     """The robot of a world, without starting it. Raises WorldError."""
+    if mode := _reach_mode(name):
+        from lapwing.envs import reach
+
+        return reach.spec(mode, _camera_size(name, size))
     task = _aloha_task(name)
     if task is None:
         from lapwing.envs import toy
@@ -61,6 +90,10 @@ def world_spec(name: str, size: int = 84) -> RobotSpec:
 
 def sample_world(name: str, *, quality: Quality, size: int, seed: int) -> Iterator[Episode]:
     """Scripted demonstrations of a world without end, the same ones for the same seed. Raises WorldError."""
+    if mode := _reach_mode(name):
+        from lapwing.envs import reach
+
+        return reach.demonstrations(mode, quality, _camera_size(name, size), seed)
     task = _aloha_task(name)
     if task is None:
         from lapwing.envs import toy
@@ -69,6 +102,20 @@ def sample_world(name: str, *, quality: Quality, size: int, seed: int) -> Iterat
     from lapwing.envs import aloha
 
     return aloha.demonstrations(task, _aloha_quality(quality), size, seed)
+
+
+def _reach_mode(name: str) -> Mode | None:
+    """The set-up of a toy world for SAC; None for every other world."""
+    setup = REACH_WORLDS.get(name.removesuffix(STATE))
+    if setup is None:
+        return None
+    from lapwing.envs.reach_scene import Mode
+
+    return Mode(*setup)
+
+
+def _camera_size(name: str, size: int) -> int | None:
+    return None if name.endswith(STATE) else size
 
 
 def _aloha_task(name: str) -> AlohaTask | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from lapwing.env import BatchEnv
-from lapwing.episode import Array, Episode, Observation
+from lapwing.episode import Array, Episode
 from lapwing.errors import SpecError, WorldError
 
 

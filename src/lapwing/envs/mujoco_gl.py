@@ -16,6 +16,7 @@ __all__ = ["close_renderer", "mujoco", "open_renderer"]
 
 _PACKAGES = "`apt-get install libegl1 libopengl0 libgl1-mesa-dri` (or `libosmesa6`, and set MUJOCO_GL=osmesa)"
 
+_NONE = "disable"  # MuJoCo's word for: do not draw
 _LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6")}
 
 
@@ -28,14 +29,11 @@ def _loads(library: str) -> bool:
 
 
 def _choose_backend() -> None:
-    """Set MUJOCO_GL where the user has not: EGL where there is one, else OSMesa. Raises WorldError."""
+    """Set MUJOCO_GL where the user has not: EGL where there is one, else OSMesa, else none for worlds not drawn."""
     if os.environ.get("MUJOCO_GL") or sys.platform != "linux":
         return
-    for backend, libraries in _LIBRARIES.items():
-        if any(_loads(library) for library in libraries):
-            os.environ["MUJOCO_GL"] = backend
-            return
-    raise WorldError(f"aloha: neither EGL nor OSMesa is here to draw with; install a driver: {_PACKAGES}")
+    here = (backend for backend, libraries in _LIBRARIES.items() if any(_loads(library) for library in libraries))
+    os.environ["MUJOCO_GL"] = next(here, _NONE)
 
 
 def _import_mujoco() -> Any:
@@ -46,12 +44,12 @@ def _import_mujoco() -> Any:
         if error.name != "mujoco":
             raise
         raise WorldError(
-            "aloha: the package mujoco is not installed; `pip install -e '.[sim]'` in the clone"
+            "mujoco: the package is not installed; `pip install -e '.[sim]'` in the clone"
         ) from error
     except Exception as error:  # a missing library shows as whatever PyOpenGL trips over
         backend = os.environ.get("MUJOCO_GL")
         raise WorldError(
-            f"aloha: MuJoCo does not start with MUJOCO_GL={backend} ({error}); install a driver: {_PACKAGES}"
+            f"mujoco: MuJoCo does not start with MUJOCO_GL={backend} ({error}); install a driver: {_PACKAGES}"
         ) from error
     return mujoco
 
@@ -61,6 +59,8 @@ mujoco = _import_mujoco()
 
 def open_renderer(model: Any, size: int) -> Any:
     """A renderer of `size` x `size` pixels, closed at exit if not before. Raises WorldError."""
+    if os.environ.get("MUJOCO_GL") == _NONE:
+        raise WorldError(f"mujoco: neither EGL nor OSMesa is here to draw with; install a driver: {_PACKAGES}")
     _load_triton()
     try:
         # A context that does not open misses this attribute, and complains of that too, when it is collected.
@@ -68,7 +68,7 @@ def open_renderer(model: Any, size: int) -> Any:
         renderer = mujoco.Renderer(model, size, size)
     except Exception as error:  # a missing driver shows as whatever the library raises
         raise WorldError(
-            f"aloha: MuJoCo cannot draw here ({error}); install a driver: {_PACKAGES}; "
+            f"mujoco: MuJoCo cannot draw here ({error}); install a driver: {_PACKAGES}; "
             "a script that imports mujoco before lapwing sets MUJOCO_GL itself"
         ) from error
     atexit.register(renderer.close)  # left to the garbage collector, it outlives the library it needs

@@ -1,0 +1,93 @@
+"""Scripted operators of the toy worlds for SAC. They see what a policy sees in images alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lapwing.envs.reach_scene import NEAR, OPEN, SHUT, STEP, Mode, Scene, distance
+from lapwing.envs.scripted import Quality
+from lapwing.episode import Array
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How an operator works, in units of the action.
+
+    `jitter`: standard deviation of the noise on every arm axis. `slip`: how often a gripper is commanded at random.
+    `astray`: how far from the goal the place lies that the operator takes for it, metres. `rest`: how often nothing
+    is done. `speed`: lowest and highest share of the fastest motion, drawn for the episode.
+    """
+
+    jitter: float
+    slip: float = 0.0
+    astray: float = 0.0
+    rest: float = 0.0
+    speed: tuple[float, float] = (1.0, 1.0)
+
+
+HABITS = {
+    "good": Habit(jitter=0.1),
+    "noisy": Habit(jitter=0.6, slip=0.1),
+    "astray": Habit(jitter=0.2, slip=0.02, astray=0.2),
+    "human": Habit(jitter=0.1, rest=0.2, speed=(0.4, 0.7)),
+}
+SHARES: dict[Quality, dict[str, float]] = {
+    "mixed": {"good": 0.4, "noisy": 0.3, "astray": 0.3},
+    "expert": {"good": 1.0},
+    "human": {"human": 1.0},
+}
+
+
+class Operators:
+    """One operator per copy of the world, each drawn from its own seed."""
+
+    def __init__(self, mode: Mode, quality: Quality, seeds: Sequence[int], max_steps: int) -> None:
+        shares, arms = SHARES[quality], mode.num_arms
+        # The second number keeps an operator's luck apart from that of the world with the same seed.
+        draws = [np.random.default_rng([seed, 1]) for seed in seeds]
+        self.kinds = [str(rng.choice(list(shares), p=list(shares.values()))) for rng in draws]
+        pairs = [(HABITS[kind], rng) for kind, rng in zip(self.kinds, draws, strict=True)]
+        self._mode = mode
+        self._miss = np.stack([_miss(habit, rng) for habit, rng in pairs])
+        self._speed = np.array([rng.uniform(*habit.speed) for habit, rng in pairs])
+        self._noise = np.stack([rng.normal(0.0, 1.0, (max_steps, arms, 6)) * habit.jitter for habit, rng in pairs])
+        self._rests = np.stack([rng.random(max_steps) < habit.rest for habit, rng in pairs])
+        self._slips = np.stack([rng.random((max_steps, arms)) < habit.slip for habit, rng in pairs])
+        self._slipped = np.stack([rng.integers(-1, 2, (max_steps, arms)) for _, rng in pairs])
+
+    def act(self, scene: Scene, step: int) -> Array:
+        """The actions at a step, float32 [N, A]; past `max_steps` luck begins anew."""
+        step %= self._noise.shape[1]
+        move, grip = expert(scene, self._miss)
+        arms = self._noise[:, step].copy()
+        arms[..., :2] += self._speed[:, None, None] * move
+        resting = self._rests[:, step]
+        arms[resting] = 0.0
+        grip = np.where(self._slips[:, step], self._slipped[:, step], np.where(resting[:, None], 0.0, grip))
+        action = np.clip(arms, -1.0, 1.0)
+        if self._mode.learned:
+            action = np.concatenate([action, grip[..., None]], axis=-1)
+        return action.reshape(len(action), -1).astype(np.float32)
+
+
+def _miss(habit: Habit, rng: np.random.Generator) -> Array:
+    """Where an operator's idea of the goal lies off the goal, [2]."""
+    heading = rng.uniform(0.0, 2 * np.pi)
+    return habit.astray * np.array([np.cos(heading), np.sin(heading)])
+
+
+def expert(scene: Scene, miss: Array) -> tuple[Array, Array]:
+    """Flawless moves [N, M, 2] and gripper commands [N, M] (-1, 0, +1) towards the goal shifted by `miss` [N, 2].
+
+    Looks at nothing but the scene, so it can take over at any step: a gripper shut on nothing opens first.
+    """
+    carried = scene.holding.all(1)[:, None, None]
+    gap = np.where(carried, scene.goal + miss[:, None], scene.grips) - scene.hands
+    move = np.clip(gap / STEP, -1.0, 1.0)
+    # Closing happens after the move of the same step.
+    arrives = distance(gap - STEP * move) < 0.5 * NEAR
+    grip = np.where(scene.opening == SHUT, 1.0, np.where((scene.opening == OPEN) & arrives, -1.0, 0.0))
+    return move, grip
