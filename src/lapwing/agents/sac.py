@@ -268,7 +268,7 @@ class SacAgent:
     def _q_of_many(self, feature: Tensor, action: Tensor) -> Tensor:
         """[E, M, B] for actions [M, B, A] at features [B, F]."""
         many = feature.expand(len(action), *feature.shape)
-        return self.q(many.flatten(0, 1), action.flatten(0, 1)).unflatten(1, action.shape[:2])
+        return self.q(many.flatten(0, 1), action.flatten(0, 1)).reshape(-1, *action.shape[:2])
 
     def _step_actor(self, batch: Batch, feature: Tensor) -> Metrics:
         policy = self.policy(feature)

@@ -12,6 +12,7 @@ import torch
 from lapwing.agent import Agent, Explorer, RewardFacts
 from lapwing.agents import build_agent
 from lapwing.batch import Obs
+from lapwing.data.frames import resize
 from lapwing.data.normalize import Normalizer
 from lapwing.env import ActionSource, Env
 from lapwing.episode import Array, Meta, Observation
@@ -74,7 +75,10 @@ class Exploring:
     def __call__(self, observation: Observation, /) -> Array:
         """Physical action float32 [A]."""
         state = np.asarray(observation.state, np.float32)[None]
-        images = {name: torch.from_numpy(observation.images[name][None]) for name in self._spec.camera_names}
+        images = {
+            camera.name: torch.from_numpy(resize(observation.images[camera.name][None], camera.height, camera.width))
+            for camera in self._spec.cameras
+        }
         obs = Obs(images, torch.from_numpy(self._normalizer.encode_state(state)))
         encoded = self._explorer.explore(obs.to(self._device)).float().cpu().numpy()
         action: Array = self._normalizer.decode_action(encoded, state)[0, 0]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lapwing.agent import Agent, Labelled, RewardFacts, Sampling
+from lapwing.agent import Labelled, Learner, RewardFacts, Sampling
 from lapwing.agents.reward import RewardAgent
 from lapwing.batch import Batch
 from lapwing.data.labelled import Division, LabelledFrames, divide
@@ -56,6 +56,10 @@ class LabelledSource:
         return Normalizer(none, none, none, none, none, none, none, none, none.astype(np.int64))
 
     @property
+    def collector(self) -> None:
+        return None
+
+    @property
     def epoch(self) -> int:
         """As many samples as it takes, half of them of either kind, until every training frame was shown."""
         return 2 * max(self.train.successes, self.train.failures)
@@ -77,7 +81,7 @@ class LabelledSource:
         self.expect_fit(sampling)
         return self.train.stream(Labelled(), batch_size, seed, start, rank, world_size)
 
-    def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured:
+    def judge(self, agent: Learner, device: torch.device, samples: int | None) -> Measured:
         """Choose the agent's temperature and threshold on the calibration part, and measure them on the test part."""
         assert isinstance(agent, RewardAgent)
         logit, label = logits(agent, self.calibration, device, samples)

@@ -64,6 +64,26 @@ class Prefetch(Iterator[Batch]):
             self._queue.put(error)
 
 
+class Direct(Iterator[Batch]):
+    """Draws a batch when it is asked for: for sources that change between the steps."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.waited = 0.0
+        self._batches = batches
+
+    def __next__(self) -> Batch:
+        started = time.perf_counter()
+        batch = next(self._batches)
+        self.waited += time.perf_counter() - started
+        return batch
+
+    def __enter__(self) -> Direct:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        """Nothing runs behind it."""
+
+
 def _pinned(batch: Batch) -> Batch:
     def pin(value: Any) -> Any:
         if isinstance(value, Tensor):

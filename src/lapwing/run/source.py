@@ -11,6 +11,7 @@ import torch
 from lapwing.agent import Agent, RewardFacts, Sampling
 from lapwing.batch import Batch
 from lapwing.data.normalize import Normalizer
+from lapwing.run.online import Collector
 from lapwing.spec import RobotSpec
 
 
@@ -40,6 +41,11 @@ class Source(Protocol):
 
     @property
     def epoch(self) -> int: ...
+
+    @property
+    def collector(self) -> Collector | None:
+        """What brings in more while the run goes on; None where there is nothing but what was recorded."""
+        ...
 
     def reward_facts(self, discount: float) -> RewardFacts: ...
 

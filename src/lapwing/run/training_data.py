@@ -79,6 +79,10 @@ class TrainingData:
     def parts(self) -> dict[str, Any]:
         return asdict(self.split)
 
+    @property
+    def collector(self) -> None:
+        return None
+
     def reward_facts(self, discount: float) -> RewardFacts:
         """Range of rewards and of discounted returns in the training split; zeros where there are no rewards."""
         rewards = [reward for episode in self._training_episodes() if (reward := episode.reward) is not None]

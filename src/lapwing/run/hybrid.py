@@ -1,0 +1,172 @@
+"""Learning from demonstrations and from acting at once: half of every batch from either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lapwing.agent import Agent, RewardFacts, Sampling, Transitions
+from lapwing.agents import ALGORITHMS
+from lapwing.batch import Batch
+from lapwing.data.mix import mix
+from lapwing.data.normalize import Normalizer
+from lapwing.data.replay import ReplayBuffer
+from lapwing.env import Env
+from lapwing.errors import ConfigError, SpecError
+from lapwing.run.explorer import ActorPlan, Intervening
+from lapwing.run.intake import Counts
+from lapwing.run.online import Collector, OnlineOptions, read_counts
+from lapwing.run.options import TrainOptions
+from lapwing.run.source import Measured
+from lapwing.run.train import BUFFERS, train_on
+from lapwing.run.training_data import TrainingData, open_training_data
+from lapwing.spec import RobotSpec
+
+
+@dataclass(frozen=True)
+class World:
+    """Where to act. make: a fresh copy, in any process; intervene: who may take over, None: nobody."""
+
+    name: str
+    spec: RobotSpec
+    make: Callable[[], Env]
+    intervene: Intervening | None = None
+
+
+@dataclass(frozen=True)
+class HybridData:
+    """Demonstrations and what is collected: the `Source` of hybrid training. Held-out episodes are recorded ones."""
+
+    recorded: TrainingData
+    online: ReplayBuffer
+    demo: ReplayBuffer
+    options: OnlineOptions
+    collector: Collector
+
+    @property
+    def spec(self) -> RobotSpec:
+        return self.recorded.spec
+
+    @property
+    def normalizer(self) -> Normalizer:
+        return self.recorded.normalizer
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.recorded.recording.notes
+
+    @property
+    def epoch(self) -> int:
+        return self.recorded.epoch
+
+    def reward_facts(self, discount: float) -> RewardFacts:
+        return self.recorded.reward_facts(discount)
+
+    def expect_fit(self, sampling: Sampling) -> None:
+        if not isinstance(sampling, Transitions):
+            raise ConfigError("hybrid: this algorithm does not learn from transitions, expected one that does: sac")
+        self.recorded.expect_fit(sampling)
+
+    def batches(
+        self, sampling: Sampling, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Batch]:
+        assert isinstance(sampling, Transitions)
+        share = self.options.demo_fraction
+        return mix(self.demo, self.online, share, sampling, batch_size, seed, start, rank, world_size)
+
+    def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
+        return self.recorded.judge(agent, device, samples)
+
+    def parts(self) -> dict[str, Any]:
+        return self.recorded.parts()
+
+    def summary(self) -> dict[str, Any]:
+        return self.recorded.summary()
+
+    def fingerprint(self) -> str:
+        return self.recorded.fingerprint()
+
+
+def train_hybrid(
+    data: Path,
+    out: Path,
+    world: World,
+    config: Any,
+    options: TrainOptions,
+    online: OnlineOptions,
+    algorithm: str = "sac",
+    resume: bool = False,
+    watch: Callable[[], None] | None = None,
+) -> Path:
+    """Train on the demonstrations at `data` and in `world` at once; returns the run directory `out`.
+
+    Raises a LapwingError, before anything is written, when the demonstrations, the world or a setting do not fit.
+    """
+
+    def open_source(progress: bool) -> HybridData:
+        recorded = open_training_data(data, options, config.scaling, progress)
+        return open_hybrid(recorded, world, algorithm, config, options, online, out / BUFFERS if resume else None)
+
+    return train_on(open_source, out, algorithm, config, options, resume, watch)
+
+
+def open_hybrid(
+    recorded: TrainingData,
+    world: World,
+    algorithm: str,
+    config: Any,
+    options: TrainOptions,
+    online: OnlineOptions,
+    saved: Path | None,
+) -> HybridData:
+    """Buffers, filled with the demonstrations or with what was `saved`, and actors that wait for their start."""
+    expect_world(recorded.spec, world)
+    disk = online.disk
+    buffers = [
+        ReplayBuffer(recorded.spec, recorded.normalizer, online.capacity, None if disk is None else disk / name)
+        for name in ("online", "demo")
+    ]
+    counts = Counts()
+    if saved is not None and saved.is_dir():
+        counts = read_counts(saved)
+        for buffer, name in zip(buffers, ("online", "demo"), strict=True):
+            buffer.load(saved / name)
+    else:
+        for index in recorded.split.train:
+            buffers[1].extend(recorded.recording.episodes[index])
+    plan = ActorPlan(
+        world.make,
+        world.intervene,
+        algorithm,
+        ALGORITHMS[algorithm].config,
+        asdict(config),
+        recorded.spec,
+        recorded.normalizer,
+        online.random_steps,
+        options.seed,
+    )
+    collector = Collector(plan, online, buffers[0], buffers[1], counts)
+    return HybridData(recorded, buffers[0], buffers[1], online, collector)
+
+
+def expect_world(spec: RobotSpec, world: World) -> None:
+    """Raise SpecError unless demonstrations of `spec` are of a robot as in `world`."""
+    facts = {
+        "cameras": (spec.camera_names, world.spec.camera_names),
+        "state axes": (spec.state_dim, world.spec.state_dim),
+        "action axes": (spec.action_dim, world.spec.action_dim),
+        "kinds of action axes": (_kinds(spec), _kinds(world.spec)),
+    }
+    for name, (got, expected) in facts.items():
+        if got != expected:
+            raise SpecError(
+                f"world {world.name!r}: its {name} are {expected}, the demonstrations' {got}; record some in this world"
+            )
+
+
+def _kinds(spec: RobotSpec) -> list[str]:
+    return [axis.kind for axis in spec.action]
