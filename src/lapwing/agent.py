@@ -71,13 +71,11 @@ class RewardFacts:
     returns: tuple[float, float]
 
 
-class Agent(Protocol):
-    """The learner's side of every algorithm.
+class Learner(Protocol):
+    """What the training loop needs of every algorithm.
 
-    `config`: its settings as they were resolved; `config.scaling` is its `Scaling`. `modes`: the ways it can act, the
-    deployed one first (LAPO: "pi", "z0", "bc"). `acting`: the networks that acting needs, saved as model.safetensors.
-    `update` makes one training step and returns 0-d detached metrics with the same keys each time. `act` returns
-    normalised actions [B, K, A], deterministically.
+    `config`: its settings as they were resolved. `acting`: the networks that its use needs, saved as
+    model.safetensors. `update` makes one training step and returns 0-d detached metrics with the same keys each time.
     `state_dict` holds all that a bit-equal continuation needs (networks, targets, optimisers, counters).
     """
 
@@ -88,9 +86,6 @@ class Agent(Protocol):
     def sampling(self) -> Sampling: ...
 
     @property
-    def modes(self) -> tuple[str, ...]: ...
-
-    @property
     def acting(self) -> nn.Module: ...
 
     def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
@@ -99,11 +94,22 @@ class Agent(Protocol):
 
     def update(self, batch: Batch) -> Metrics: ...
 
-    def act(self, obs: Obs, mode: str | None = None) -> Tensor: ...
-
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Agent(Learner, Protocol):
+    """A learner that acts.
+
+    `config.scaling` is its `Scaling`. `modes`: the ways it can act, the deployed one first (LAPO: "pi", "z0", "bc").
+    `act` returns normalised actions [B, K, A], deterministically.
+    """
+
+    @property
+    def modes(self) -> tuple[str, ...]: ...
+
+    def act(self, obs: Obs, mode: str | None = None) -> Tensor: ...
 
 
 class Explorer(Protocol):

@@ -17,13 +17,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lapwing.agent import Agent, RewardFacts
+from lapwing.agent import Agent, Learner, RewardFacts
 from lapwing.agents import ALGORITHMS, build_agent
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import CheckpointError, LapwingError, SpecError
@@ -75,8 +75,18 @@ def save_checkpoint(
 def load_acting(path: Path, device: str | torch.device = "cpu") -> tuple[Agent, RobotSpec, Normalizer, dict[str, Any]]:
     """The agent as it acts, its robot, its normaliser and config.json; no dataset is needed.
 
-    Raises CheckpointError when a file is missing, damaged or of another program.
+    Raises CheckpointError when a file is missing, damaged or of another program, or when it does not act.
     """
+    agent, spec, normalizer, meta = load_learner(path, device)
+    if not hasattr(agent, "act"):
+        raise CheckpointError(f"{path}: a success classifier, expected a policy; choose another run")
+    return cast(Agent, agent), spec, normalizer, meta
+
+
+def load_learner(
+    path: Path, device: str | torch.device = "cpu"
+) -> tuple[Learner, RobotSpec, Normalizer, dict[str, Any]]:
+    """The same of any learner, a success classifier among them."""
     meta = _read_json(path / "config.json")
     try:
         spec = RobotSpec.from_dict(_read_json(path / "spec.json"), "spec.json")

@@ -14,7 +14,7 @@ from lapwing.agents.reward import RewardAgent
 from lapwing.batch import Obs
 from lapwing.episode import Array, Observation
 from lapwing.errors import CheckpointError, ConfigError, SpecError
-from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.run.checkpoint import Which, find_checkpoint, load_learner
 from lapwing.run.classification import probabilities
 from lapwing.run.device import open_device
 from lapwing.run.policy import fitted
@@ -48,7 +48,7 @@ class SuccessClassifier:
     ) -> SuccessClassifier:
         """The classifier of a run of `lapwing train reward`, or of a checkpoint directory. Raises CheckpointError."""
         device = open_device(device)
-        agent, spec, _, meta = load_acting(find_checkpoint(Path(run), which), device)
+        agent, spec, _, meta = load_learner(find_checkpoint(Path(run), which), device)
         if not isinstance(agent, RewardAgent):
             raise CheckpointError(
                 f"{run}: holds a policy ({meta['algorithm']}), expected a success classifier; make one with "

@@ -145,7 +145,9 @@ def _mistakes(run: Path) -> Iterator[str]:
 
 def _training(run: Path) -> str:
     progress = {name: xy for name, xy in read_progress(run / "progress.csv").items() if len(xy[0])}
-    losses: dict[str, Any] = {name: progress[name] for name in ("reward_loss", "valid/loss", "test/loss") if name in progress}
+    losses: dict[str, Any] = {
+        name: progress[name] for name in ("reward_loss", "valid/loss", "test/loss") if name in progress
+    }
     rates = {
         name.removeprefix("test/").replace("_", " "): progress[name]
         for name in ("test/accuracy", "test/false_positive_rate", "test/false_negative_rate")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lapwing.agents.reward import RewardAgent, RewardConfig
 from lapwing.errors import ConfigError
-from lapwing.run.checkpoint import find_checkpoint, load_acting
+from lapwing.run.checkpoint import find_checkpoint, load_learner
 from lapwing.run.classifier_report import write_classifier_report
 from lapwing.run.device import pick_device
 from lapwing.run.labelled_source import LabelledSource, open_labelled
@@ -50,7 +50,7 @@ def train_reward(
     ranks = read_ranks()
     if ranks.is_first:
         device = pick_device(options.device, ranks.local_rank)
-        agent, *_ = load_acting(find_checkpoint(out), device)
+        agent, *_ = load_learner(find_checkpoint(out), device)
         assert isinstance(agent, RewardAgent)  # trained above
         write_mistakes(out, agent, opened[0].test, device)
         write_classifier_report(out)
