@@ -72,4 +72,5 @@ def _between(start: Array, end: Array, count: int) -> Array:
     """`count` points from each start to its end [N, M, 2], ends included: [N, M * count, 2]."""
     along = np.linspace(0.0, 1.0, count)[:, None]
     points = start[:, :, None] + along * (end - start)[:, :, None]
-    return points.reshape(len(points), -1, 2)
+    discs: Array = points.reshape(len(points), -1, 2)
+    return discs

@@ -84,8 +84,7 @@ def expert(scene: Scene, miss: Array) -> tuple[Array, Array]:
 
     Looks at nothing but the scene, so it can take over at any step: a gripper shut on nothing opens first.
     """
-    carried = scene.holding.all(1)[:, None, None]
-    gap = np.where(carried, scene.goal + miss[:, None], scene.grips) - scene.hands
+    gap = np.where(scene.carried[:, None, None], scene.goal + miss[:, None], scene.grips) - scene.hands
     move = np.clip(gap / STEP, -1.0, 1.0)
     # Closing happens after the move of the same step.
     arrives = distance(gap - STEP * move) < 0.5 * NEAR

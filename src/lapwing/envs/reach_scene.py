@@ -68,10 +68,14 @@ class Scene:
         return holding
 
     @property
+    def carried(self) -> Array:
+        """Whether every hand holds the thing, bool [N]."""
+        return np.asarray(self.holding.all(1))
+
+    @property
     def at_goal(self) -> Array:
-        """Whether the thing is held by every hand and at its goal, bool [N]."""
-        arrived: Array = (self.holding & (distance(self.goal - self.grips) < NEAR)).all(1)
-        return arrived
+        """Whether the thing is carried and at its goal, bool [N]."""
+        return np.asarray(self.carried & (distance(self.goal - self.grips) < NEAR).all(1))
 
 
 def distance(gap: Array) -> Array:
@@ -127,7 +131,7 @@ def advance(scene: Scene, rows: Array, move: Array, grip: Array | None) -> Array
 def _moved(scene: Scene, rows: Array, step: Array) -> tuple[Array, Array]:
     """Hands and grips after `step` [R, M, 2]: a thing moves when every hand holds it, too heavy for fewer."""
     hands, grips, holding = scene.hands[rows], scene.grips[rows], scene.holding[rows]
-    carried = holding.all(1)[:, None, None]
+    carried = scene.carried[rows, None, None]
     free = np.clip(hands + step, LOW, HIGH)
     carrying = _stiff(hands + step)
     moved = np.where(carried, carrying, np.where(holding[..., None], hands, free))
