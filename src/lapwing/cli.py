@@ -25,6 +25,7 @@ COMMANDS = {
     "train lapo": ("lapwing.commands.train:lapo", "train by offline reinforcement learning"),
     "train act": ("lapwing.commands.train:act", "train ACT: imitation, chunks of actions by a transformer"),
     "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
+    "train sac": ("lapwing.commands.train:sac", "train SAC on demonstrations, grippers by a critic of their own"),
     "train reward": ("lapwing.commands.reward:train", "train a success classifier from images, for rewards"),
     "import act": ("lapwing.commands.import_:act", "make a run of published ACT weights"),
     "eval": ("lapwing.commands.evaluate:evaluate", "run a trained policy in a simulated world"),

@@ -19,14 +19,14 @@ from lapwing.data import info as summing
 from lapwing.data.formats.aloha_writer import Dialect
 from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.data.formats.hdf5 import ImageLayout
-from lapwing.data.formats.options import Base
+from lapwing.data.formats.options import Base, ReadOptions
+from lapwing.data.formats.serl_modes import SetupMode
+from lapwing.data.formats.serl_writer import Form
 from lapwing.episode import Episode, Recording
 from lapwing.errors import ConfigError
 from lapwing.robot.bag_scan import is_bag
 from lapwing.robot.ros_bag import read_bags
 from lapwing.robot.topics import read_topics
-
-World = Literal["toy", "aloha", "aloha-insertion"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sample:
 
     out: tyro.conf.Positional[Path]
     """The file to write."""
-    world: World = "toy"
+    world: envs.World = "toy"
     """The simulated world."""
     episodes: int | None = None
     """Whole episodes to draw; 100 when --n-samples is not given either."""
@@ -107,13 +107,18 @@ class Check:
     trained on, by offline RL too if it has rewards."""
 
     path: tyro.conf.Positional[Path]
-    """The recording: a flat file, a folder of ALOHA episodes or one of them, a LeRobot data set."""
+    """The recording: a flat file, a folder of ALOHA episodes or one of them, a LeRobot data set, a pickle or npz file
+    of transitions or a folder of these."""
     image_layout: ImageLayout = "auto"
     """Order of the axes of images, where the shape does not tell."""
     base: Base = "auto"
     """Where a recorded base_action goes, as for training."""
     skip_damaged: tyro.conf.FlagCreatePairsOff[bool] = False
     """Judge what is left without the episodes that cannot be read."""
+    mode: SetupMode | None = None
+    """Which axes of the action are arms and which are grippers, where the file does not name them."""
+    image_keys: tuple[str, ...] = ()
+    """The cameras of transition files; by default every key whose values are images."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON for programs."""
 
@@ -121,9 +126,8 @@ class Check:
 def check(args: Sequence[str]) -> int:
     """`lapwing data check`"""
     command = parse(Check, args, "lapwing data check")
-    result = checking.check(
-        command.path, command.image_layout, command.base, command.skip_damaged, progress=not command.json
-    )
+    options = ReadOptions(command.image_layout, command.base, command.skip_damaged, command.mode, command.image_keys)
+    result = checking.check(command.path, options, progress=not command.json)
     print(json.dumps(result.to_dict(), indent=1) if command.json else checking.format_check(result))
     return 0 if result.passes else 2
 
@@ -148,20 +152,22 @@ def info(args: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Convert:
-    """Write a recording in another layout or size: a flat HDF5 file, or a folder of ALOHA episodes.
+    """Write a recording in another layout or size: a flat HDF5 file, a folder of ALOHA episodes, or transitions.
 
     All of it is read back and compared. When it is interrupted, the same command goes on where it was.
     """
 
     src: tyro.conf.Positional[Path]
-    """A LeRobot v2.1 data set, a folder of ALOHA episodes or one of them, a flat file, or with --topics a ROS bag or a
-    folder of bags."""
+    """A LeRobot v2.1 data set, a folder of ALOHA episodes or one of them, a flat file, a pickle or npz file of
+    transitions or a folder of these, or with --topics a ROS bag or a folder of bags."""
     out: tyro.conf.Positional[Path]
     """The file or folder to write."""
-    to: Literal["flat", "aloha"] = "flat"
-    """The layout to write."""
+    to: Literal["flat", "aloha", "pickle", "npz"] = "flat"
+    """The layout to write; pickle and npz: transitions, as SERL and HIL-SERL read them."""
     dialect: Dialect = "aloha"
     """Whose programs are to read the ALOHA episodes; in mobile-aloha frames become JPEG."""
+    form: Form = "document"
+    """Whose programs are to read the pickle; in hilserl observations have a leading time axis."""
     size: int | None = None
     """Height and width of the images in pixels; None keeps them."""
     reward: str = "keep"
@@ -175,6 +181,10 @@ class Convert:
     """Order of the axes of images in a flat file, where the shape does not tell."""
     skip_damaged: tyro.conf.FlagCreatePairsOff[bool] = False
     """Leave out episodes that cannot be read, and say which."""
+    mode: SetupMode | None = None
+    """Which axes of the action are arms and which are grippers, where the file does not name them."""
+    image_keys: tuple[str, ...] = ()
+    """The cameras of transition files; by default every key whose values are images."""
     topics: str | None = None
     """Of a ROS bag: which topics are what, a TOML file or cobot_magic; see docs/ros-bags.md."""
 
@@ -185,12 +195,15 @@ def convert(args: Sequence[str]) -> int:
     options = converting.ConvertOptions(
         to=command.to,
         dialect=command.dialect,
+        form=command.form,
         size=command.size,
         reward=command.reward,
         alignment=command.alignment,
         base=command.base,
         image_layout=command.image_layout,
         skip_damaged=command.skip_damaged,
+        mode=command.mode,
+        image_keys=command.image_keys,
     )
     print(converting.convert(_source(command), command.out, options))
     return 0
@@ -204,6 +217,6 @@ def _source(command: Convert) -> Path | Recording:
                 f"{command.src}: a ROS bag; say which topics are what: --topics cobot_magic or a TOML file"
             )
         return command.src
-    if (command.base, command.image_layout) != ("auto", "auto"):
-        raise ConfigError("--base and --image-layout say nothing of a ROS bag; its map of topics does")
+    if (command.base, command.image_layout, command.mode, command.image_keys) != ("auto", "auto", None, ()):
+        raise ConfigError("--base, --image-layout, --mode and --image-keys say nothing of a ROS bag; its map does")
     return read_bags(command.src, read_topics(command.topics), command.skip_damaged)

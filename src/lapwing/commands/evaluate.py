@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from lapwing.commands.flags import parse
-from lapwing.envs import make_world, world_spec
+from lapwing.envs import World, make_world, world_spec
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run import evaluate as evaluating
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
@@ -35,7 +35,7 @@ class Evaluate:
 
     run: tyro.conf.Positional[Path]
     """The run directory."""
-    world: Literal["toy", "aloha", "aloha-insertion"]
+    world: World
     """The simulated world."""
     episodes: int = 50
     """Fresh episodes for each mode."""

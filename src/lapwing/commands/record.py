@@ -16,7 +16,7 @@ from lapwing.commands.flags import parse
 from lapwing.data.record import EpisodeWriter
 from lapwing.data.spool import next_number
 from lapwing.env import ActionSource, Env
-from lapwing.envs import Quality, make_expert_world
+from lapwing.envs import Quality, World, make_expert_world
 from lapwing.errors import ConfigError, SpecError, WorldError
 from lapwing.run import recorder as recording
 from lapwing.run.operator import HELP, Operator
@@ -38,7 +38,7 @@ class Record:
     q keep and finish.
     """
 
-    world: Literal["toy", "aloha", "aloha-insertion"]
+    world: World
     """The simulated world."""
     out: Path
     """The folder to record into."""

@@ -12,9 +12,11 @@ import tyro
 
 from lapwing.agents import act as act_algorithm
 from lapwing.agents import lapo as lapo_algorithm
+from lapwing.agents import sac as sac_algorithm
 from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
 from lapwing.agents.lapo import LapoConfig
+from lapwing.agents.sac import SacConfig
 from lapwing.commands.flags import parse
 from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import config_from_json, find_checkpoint, linked_step, load_config
@@ -25,6 +27,7 @@ from lapwing.run.report import write_report
 from lapwing.run.train import train
 
 LapoPreset = Literal["product", "documents", "original"]
+SacPreset = Literal["product", "serl-notes", "hilserl"]
 ActPreset = Literal["product", "original", "cobot-magic"]
 
 
@@ -74,6 +77,22 @@ class TrainBc:
     """Go on with the run at --out, from its last checkpoint."""
 
 
+@dataclass(frozen=True)
+class TrainSac:
+    """Train SAC on recorded demonstrations alone. A resumed run keeps its settings; only --steps may grow."""
+
+    data: tyro.conf.Positional[Path]
+    """The recording."""
+    out: Path
+    """The run directory to make."""
+    options: TrainOptions
+    config: SacConfig
+    preset: SacPreset = "product"
+    """Where the algorithm's settings start from; flags go on top."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the run at --out, from its last checkpoint."""
+
+
 def lapo(args: Sequence[str]) -> int:
     """`lapwing train lapo`"""
     return _train_preset("lapo", args, TrainLapo, LapoConfig, lapo_algorithm.PRESETS)
@@ -82,6 +101,11 @@ def lapo(args: Sequence[str]) -> int:
 def act(args: Sequence[str]) -> int:
     """`lapwing train act`"""
     return _train_preset("act", args, TrainAct, ActConfig, act_algorithm.PRESETS)
+
+
+def sac(args: Sequence[str]) -> int:
+    """`lapwing train sac`"""
+    return _train_preset("sac", args, TrainSac, SacConfig, sac_algorithm.PRESETS)
 
 
 def bc(args: Sequence[str]) -> int:
@@ -103,7 +127,7 @@ def _train_preset(
     return _train(algorithm, parse(kind, args, f"lapwing train {algorithm}", default))
 
 
-def _train(algorithm: str, command: TrainLapo | TrainAct | TrainBc) -> int:
+def _train(algorithm: str, command: TrainLapo | TrainAct | TrainSac | TrainBc) -> int:
     run = train(command.data, command.out, algorithm, command.config, command.options, command.resume)
     if not read_ranks().is_first:
         return 0

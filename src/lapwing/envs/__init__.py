@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lapwing.env import ActionSource, BatchEnv, Env, Sequential, Single
 from lapwing.episode import Episode
@@ -24,12 +24,20 @@ REACH_WORLDS: dict[str, tuple[Literal["single", "dual"], Literal["fixed", "learn
 }
 STATE = "-state"
 """What the name of a world ends in whose things are told by the state instead of images."""
-WORLDS: tuple[str, ...] = (
+World = Literal[
     "toy",
-    *(name + variant for name in REACH_WORLDS for variant in ("", STATE)),
+    "toy-single-fixed",
+    "toy-single-fixed-state",
+    "toy-single-learned",
+    "toy-single-learned-state",
+    "toy-dual-fixed",
+    "toy-dual-fixed-state",
+    "toy-dual-learned",
+    "toy-dual-learned-state",
     "aloha",
     "aloha-insertion",
-)
+]
+WORLDS: tuple[str, ...] = get_args(World)
 
 
 def make_world(name: str, num: int = 1, size: int = 84) -> BatchEnv:

@@ -134,8 +134,8 @@ def _act(
     torch.manual_seed(plan.seed + 104729 * (number + 1) + episodes)
     parent = os.getppid()
     try:
-        agent, world = plan.make_agent(), plan.make_world()
-        source = plan.make_source(agent, world, number, torch.device("cpu"), random_steps)
+        agent, (world, expert) = plan.make_agent(), plan.make_world()
+        source = plan.make_source(agent, expert, number, torch.device("cpu"), random_steps)
         version = weights.fetch(agent.acting)
         for event in collect(world, source, collection_seeds(plan.seed, number, episodes), lambda: False):
             events.send(event)

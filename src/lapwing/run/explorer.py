@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,28 +16,26 @@ from lapwing.data.frames import resize
 from lapwing.data.normalize import Normalizer
 from lapwing.env import ActionSource, Env
 from lapwing.episode import Array, Meta, Observation
+from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import config_from_json
 from lapwing.run.collect import Chooser, RandomActions
 from lapwing.spec import RobotSpec
 
+MakeWorld = Callable[[], tuple[Env, ActionSource | None]]
+Intervening = Callable[[ActionSource, ActionSource], Chooser]
+"""Makes of a policy, and of one who may take over, a source of actions."""
 _NO_FACTS = RewardFacts((0.0, 0.0), (0.0, 0.0))  # acting looks at no reward
-
-
-class Intervening(Protocol):
-    """Makes of a policy a source of actions in which somebody else may take over."""
-
-    def __call__(self, policy: ActionSource, world: Env, /) -> Chooser: ...
 
 
 @dataclass(frozen=True)
 class ActorPlan:
     """All that an actor needs to begin, in another process too.
 
-    make_world: a world of its own; intervene: who may take over, None: nobody; algorithm, config: the agent's, the
-    config as plain values; random_steps: steps of random actions before the agent's.
+    make_world: a world of its own, and whoever may take over there; intervene: when that one does, None: never;
+    algorithm, config: the agent's, the config as plain values; random_steps: of all actors, before the agent's.
     """
 
-    make_world: Callable[[], Env]
+    make_world: MakeWorld
     intervene: Intervening | None
     algorithm: str
     config_kind: type[Any]
@@ -53,10 +51,16 @@ class ActorPlan:
         agent.prepare(torch.device("cpu"), bf16=False, compiled=False)
         return agent
 
-    def make_source(self, agent: Agent, world: Env, actor: int, device: torch.device, random_steps: int) -> Chooser:
-        """What acts in `world` as actor number `actor`, at first at random."""
+    def make_source(
+        self, agent: Agent, expert: ActionSource | None, actor: int, device: torch.device, random_steps: int
+    ) -> Chooser:
+        """What acts as actor number `actor`, at first at random. Raises ConfigError where nobody could take over."""
         exploring = Exploring(agent, self.normalizer, self.spec, device)
-        chooser = Alone(exploring) if self.intervene is None else self.intervene(exploring, world)
+        chooser: Chooser = Alone(exploring)
+        if self.intervene is not None:
+            if expert is None:
+                raise ConfigError("intervene: nobody is there to take over in this world; set --intervene none")
+            chooser = self.intervene(exploring, expert)
         low, high = self.normalizer.action_low, self.normalizer.action_high
         return RandomActions(chooser, low, high, random_steps, seed=self.seed + 7919 * (actor + 1))
 

@@ -15,9 +15,8 @@ from lapwing.batch import Batch
 from lapwing.data.mix import mix
 from lapwing.data.normalize import Normalizer
 from lapwing.data.replay import ReplayBuffer
-from lapwing.env import Env
 from lapwing.errors import ConfigError, SpecError
-from lapwing.run.explorer import ActorPlan, Intervening
+from lapwing.run.explorer import ActorPlan, Intervening, MakeWorld
 from lapwing.run.intake import Counts
 from lapwing.run.online import Collector, OnlineOptions, read_counts
 from lapwing.run.options import TrainOptions
@@ -29,11 +28,11 @@ from lapwing.spec import RobotSpec
 
 @dataclass(frozen=True)
 class World:
-    """Where to act. make: a fresh copy, in any process; intervene: who may take over, None: nobody."""
+    """Where to act. make: a fresh copy and whoever may take over, in any process; intervene: when, None: never."""
 
     name: str
     spec: RobotSpec
-    make: Callable[[], Env]
+    make: MakeWorld
     intervene: Intervening | None = None
 
 

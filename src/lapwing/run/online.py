@@ -162,10 +162,10 @@ class _InStep:
     ) -> None:
         self.lock = threading.Lock()
         self._intake = intake
-        self._world = plan.make_world()
+        self._world, expert = plan.make_world()
         begun = intake.counts.episodes.get(0, 0)
         left = max(0, plan.random_steps - intake.counts.env_steps)
-        source = plan.make_source(agent, self._world, 0, device, left)
+        source = plan.make_source(agent, expert, 0, device, left)
         self._events = collect(self._world, source, collection_seeds(plan.seed, 0, begun), lambda: False)
 
     def reach(self, env_steps: int) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lapwing.data.formats.options import ReadOptions
+from lapwing.data.formats.serl_modes import SetupMode
 from lapwing.errors import ConfigError
 
 
@@ -48,6 +49,10 @@ class TrainOptions:
     base: Literal["auto", "off", "action", "both"] = "auto"
     """A recorded base_action: part of the action, of state and action (both), or neither (off); auto: of the action
     unless it never moves."""
+    mode: SetupMode | None = None
+    """Which axes of the action are arms and which grippers, for transition files, which do not name them."""
+    image_keys: tuple[str, ...] = ()
+    """The cameras of transition files; empty: every key whose values are images."""
     skip_damaged: bool = False
     """Train without the episodes of a folder that cannot be read, and say which."""
     alignment: int = 0
@@ -91,4 +96,4 @@ class TrainOptions:
     @property
     def reading(self) -> ReadOptions:
         """What of it the readers of recordings need."""
-        return ReadOptions(self.image_layout, self.base, self.skip_damaged)
+        return ReadOptions(self.image_layout, self.base, self.skip_damaged, self.mode, self.image_keys)
