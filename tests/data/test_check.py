@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lapwing.data import cameras
 from lapwing.data.check import check, format_check
 from lapwing.data.formats.flat import FlatWriter
+from lapwing.data.formats.options import ReadOptions
 from lapwing.data.numbers import check_leader
 from lapwing.data.problems import Problem, listed, ranges
 from lapwing.episode import Episode
@@ -69,7 +70,7 @@ def edited(path, key, change):
 
 
 def lines(path, **options):
-    return [str(problem) for problem in check(path, progress=False, **options).problems]
+    return [str(problem) for problem in check(path, ReadOptions(**options), progress=False).problems]
 
 
 def test_a_sound_file_has_no_problem(sound):

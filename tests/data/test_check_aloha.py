@@ -14,6 +14,7 @@ from PIL import Image
 
 from lapwing.data import cameras
 from lapwing.data.check import CheckResult, check, format_check
+from lapwing.data.formats.options import ReadOptions
 from lapwing.episode import Array
 
 STEPS, EPISODES = 60, 4
@@ -70,7 +71,7 @@ def edit(eps: Path, key: str, values: Array | None, *numbers: int) -> None:
 
 
 def look(eps: Path, **options: bool) -> CheckResult:
-    return check(eps, progress=False, **options)
+    return check(eps, ReadOptions(**options), progress=False)
 
 
 def lines(eps: Path, **options: bool) -> list[str]:

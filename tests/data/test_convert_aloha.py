@@ -42,6 +42,7 @@ def rich(make_recording, tiny_spec: RobotSpec) -> Recording:
                 one,
                 time=100 * number + np.arange(rows) / 10,
                 intervened=np.arange(one.num_steps) > 3,
+                grasp_penalty=np.float32(-0.02) * (np.arange(one.num_steps) % 3 == 0),
                 sensors={
                     "velocity": rng.normal(size=(rows, 5)).astype(np.float32),
                     "stamp_left": 100 * number + np.arange(rows) / 10 - 0.004,
@@ -98,9 +99,10 @@ def expect_same(found: Episode, source: Episode, whole: bool) -> None:
     }
     for name, frames in source.images.items():
         np.testing.assert_array_equal(found.images[name][:], frames[:steps])
+    np.testing.assert_array_equal(found.intervened, source.intervened)
+    np.testing.assert_array_equal(found.grasp_penalty, source.grasp_penalty)
     if whole:
         np.testing.assert_array_equal(found.time, source.time)
-        np.testing.assert_array_equal(found.intervened, source.intervened)
         assert found.sensors.keys() == source.sensors.keys()
         for name, readings in source.sensors.items():
             np.testing.assert_array_equal(found.sensors[name][:], readings)
@@ -111,7 +113,7 @@ def test_a_folder_becomes_a_flat_file_and_a_folder_again(eps, rich, out):
     done = convert(eps, flat, progress=False)
     assert (done.episodes, done.steps, done.resumed) == (4, 27, 0)
     assert done.notes == (
-        "the flat layout has no room for: velocity, stamp_left, touch, time stamps, marks of intervention, "
+        "the flat layout has no room for: velocity, stamp_left, touch, time stamps, "
         "the observation after the last action",
     )
     for found, source in zip(read_recording(flat).episodes, rich.episodes, strict=True):

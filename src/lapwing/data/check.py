@@ -18,13 +18,15 @@ import numpy as np
 from lapwing.data.cameras import check_camera
 from lapwing.data.check_aloha import ACTION as ALOHA_ACTION
 from lapwing.data.check_aloha import check_aloha, file_names
+from lapwing.data.check_serl import check_serl, check_serl_rewards, serl_tree
 from lapwing.data.endings import check_cut, check_early, check_twins
 from lapwing.data.formats import read_recording
 from lapwing.data.formats.aloha import is_aloha
 from lapwing.data.formats.flat import is_flat
-from lapwing.data.formats.hdf5 import ImageLayout, open_hdf5
+from lapwing.data.formats.hdf5 import open_hdf5
 from lapwing.data.formats.lerobot import ACTION, DAMAGE_ADVICE, STATE, describe_damage, is_lerobot, scan_lerobot
-from lapwing.data.formats.options import Base, ReadOptions
+from lapwing.data.formats.options import ReadOptions
+from lapwing.data.formats.serl import is_serl, read_serl
 from lapwing.data.labels import check_grippers, check_lags, describe_lags, measure_lags
 from lapwing.data.numbers import check_episodes, check_finite, check_leader, check_moving, check_rewards
 from lapwing.data.problems import Problem, Severity, from_error
@@ -62,28 +64,24 @@ class CheckResult:
         }
 
 
-def check(
-    path: Path,
-    image_layout: ImageLayout = "auto",
-    base: Base = "auto",
-    skip_damaged: bool = False,
-    progress: bool = True,
-) -> CheckResult:
+def check(path: Path, options: ReadOptions | None = None, progress: bool = True) -> CheckResult:
     """Read all of a recording and report its problems. A file that cannot be read is a problem, not an exception.
 
-    base: what becomes of a recorded `base_action`, as in training. skip_damaged: judge what is left without the
-    damaged episodes of a folder, which are then warnings. Frames are read block by block: memory does not grow with
-    them. A progress bar shows after a second.
+    options: as in training; damaged episodes of a folder are warnings where they are to be left out. Frames are read
+    block by block: memory does not grow with them, but for transitions, which are read as a whole. A progress bar
+    shows after a second.
     """
-    findings, options = _Findings(path), ReadOptions(image_layout, base, skip_damaged)
+    findings, options = _Findings(path), options or ReadOptions()
     try:
         if is_lerobot(path):
-            _check_lerobot(findings, skip_damaged)
+            _check_lerobot(findings, options.skip_damaged)
+        elif is_serl(path):
+            _check_serl(findings, options, progress)
         elif path.is_dir() or is_aloha(path):
             _check_aloha(findings, options, progress)
         else:
             with open_hdf5(path) as file:
-                _check_hdf5(findings, file, image_layout, progress)
+                _check_hdf5(findings, file, options, progress)
     except DataError as error:
         findings.problems.append(from_error(path, "", error))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's, on bytes it cannot make out
@@ -133,18 +131,18 @@ def _has_errors(problems: Sequence[Problem]) -> bool:
     return any(problem.severity == "error" for problem in problems)
 
 
-def _check_hdf5(findings: _Findings, file: h5py.File, image_layout: ImageLayout, progress: bool) -> None:
+def _check_hdf5(findings: _Findings, file: h5py.File, options: ReadOptions, progress: bool) -> None:
     path = findings.path
     findings.tree = tree_lines(file)
     if is_flat(file):
-        found = inspect(file, path, image_layout)
+        found = inspect(file, path, options.image_layout)
         findings.problems += found.problems
         _check_contents(findings, found, progress)
         if found.reward is not None or "rewards" not in file:
             findings.reward_problems += check_rewards(path, "rewards", found.reward)
         if _has_errors(found.problems):
             return  # the reader would stop at the first of them
-    recording = read_recording(path, ReadOptions(image_layout))
+    recording = read_recording(path, options)
     findings.notes += recording.notes
     _check_recording(findings, recording, "actions", [str(index) for index in range(len(recording.episodes))])
 
@@ -199,6 +197,15 @@ def _check_aloha(findings: _Findings, options: ReadOptions, progress: bool) -> N
             "no rewards: imitation (ACT, BC) does without; offline RL (LAPO) needs them, "
             f"lapwing data convert {findings.path} OUT.hdf5 --to flat --reward last-step or LABELS.json writes them"
         )
+
+
+def _check_serl(findings: _Findings, options: ReadOptions, progress: bool) -> None:
+    recording = read_serl(findings.path, options)
+    findings.tree = serl_tree(recording)
+    findings.notes += recording.notes
+    findings.problems += check_serl(recording, progress)
+    findings.reward_problems += check_serl_rewards(recording)
+    _check_recording(findings, recording, "actions", [str(index) for index in range(len(recording.episodes))])
 
 
 def _check_lerobot(findings: _Findings, skip_damaged: bool) -> None:

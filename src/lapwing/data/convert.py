@@ -1,4 +1,4 @@
-"""One layout into another: flat files, ALOHA folders and LeRobot data sets to a flat file or an ALOHA folder.
+"""One layout into another: flat files, ALOHA folders, LeRobot data sets and transitions to any but LeRobot's.
 
 Episode by episode, so that an interrupted conversion goes on where it was; read back and compared; and under its name
 only when all of it is there.
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lapwing import __version__
 from lapwing.data.convert_source import ConvertOptions, Source, damage_of, expect_settings, open_source
-from lapwing.data.drafts import AlohaDraft, FlatDraft
+from lapwing.data.drafts import AlohaDraft, FlatDraft, TransitionDraft
 from lapwing.data.fingerprint import fingerprint
 from lapwing.data.formats.lerobot import DAMAGE_ADVICE, Damage, describe_damage
 from lapwing.data.unfinished import Unfinished
@@ -26,6 +26,8 @@ from lapwing.episode import Episode, Recording
 from lapwing.errors import DataError
 
 __all__ = ["Conversion", "ConvertOptions", "convert"]
+
+Draft = FlatDraft | AlohaDraft | TransitionDraft
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ def convert(
     expect_settings(options)
     if not dst.name:  # ".", "/" or nothing at all
         raise DataError(f"{dst}: has no name of its own, expected that of a file or folder to write; give one")
-    if options.to == "flat" and dst.is_dir():
+    if options.to != "aloha" and dst.is_dir():
         raise DataError(f"{dst}: is a folder, expected the name of a file to write; choose another name, or --to aloha")
+    suffixes = {"pickle": (".pkl", ".pickle"), "npz": (".npz",)}.get(options.to, (dst.suffix.lower(),))
+    if dst.suffix.lower() not in suffixes:  # by which it is known again
+        raise DataError(f"{dst}: its name ends in {dst.suffix or 'nothing'}, expected {suffixes[0]}; rename it")
     source = open_source(src, options)
     path = source.recording.path
     if source.damaged and not options.skip_damaged:
@@ -110,12 +115,16 @@ def _refusal(src: Path, damaged: Sequence[Damage]) -> DataError:
 
 
 def _expect_room(work: Unfinished, recording: Recording, options: ConvertOptions) -> None:
-    """Refuse at once what would fill the disk hours later. Frames of a flat file lie there twice before the end."""
+    """Refuse at once what would fill the disk hours later. Frames of one file lie there twice before the end.
+
+    A pickle has them twice itself.
+    """
     if options.to == "aloha" and options.dialect == "mobile-aloha":
         return  # what JPEG leaves is not known
     frame_bytes = sum(3 * camera.height * camera.width for camera in recording.spec.cameras)
     done = sum(file.stat().st_size for file in work.path.rglob("*") if file.is_file())
-    needed = recording.num_steps * frame_bytes * (2 if options.to == "flat" else 1) - done
+    times = {"aloha": 1, "flat": 2, "npz": 2, "pickle": 3}[options.to]
+    needed = recording.num_steps * frame_bytes * times - done
     free = shutil.disk_usage(work.path).free
     if needed > free:
         raise DataError(
@@ -160,7 +169,7 @@ def _convert(source: Source, work: Unfinished, options: ConvertOptions, progress
 
 
 def _done(
-    draft: FlatDraft | AlohaDraft,
+    draft: Draft,
     work: Unfinished,
     known: dict[str, Any] | None,
     episode: Episode,
@@ -189,7 +198,7 @@ def _count(bar: tqdm, frames: int) -> None:
 
 
 def _finish(
-    draft: FlatDraft | AlohaDraft,
+    draft: Draft,
     work: Unfinished,
     written: Sequence[Episode],
     records: Sequence[dict[str, Any]],
@@ -203,13 +212,15 @@ def _finish(
     work.finish(result)
 
 
-def _draft(recording: Recording, work: Unfinished, options: ConvertOptions) -> FlatDraft | AlohaDraft:
+def _draft(recording: Recording, work: Unfinished, options: ConvertOptions) -> Draft:
     if options.to == "aloha":
         return AlohaDraft(work.path, recording.spec, options.dialect)
+    if options.to != "flat":
+        return TransitionDraft(work.path, recording.spec, options.to, options.form)
     return FlatDraft(work.path, recording.spec, [record for record in work.records if record["written"]])
 
 
-def _write(draft: FlatDraft | AlohaDraft, episode: Episode, number: int, bar: tqdm) -> dict[str, Any]:
+def _write(draft: Draft, episode: Episode, number: int, bar: tqdm) -> dict[str, Any]:
     """Write one episode. Returns what to note of it; where its frames cannot be read, the reason."""
     try:
         facts = draft.add(number, episode, bar)

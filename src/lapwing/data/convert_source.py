@@ -15,6 +15,8 @@ from lapwing.data.formats.aloha_writer import Dialect
 from lapwing.data.formats.hdf5 import ImageLayout
 from lapwing.data.formats.lerobot import Damage, is_lerobot, scan_lerobot
 from lapwing.data.formats.options import Base, ReadOptions
+from lapwing.data.formats.serl_modes import SetupMode
+from lapwing.data.formats.serl_writer import Form
 from lapwing.data.formats.video import ResizedFrames
 from lapwing.data.problems import listed
 from lapwing.data.sidecar import LAST_STEP, Label, expect_known, labelled, read_sidecar
@@ -30,22 +32,25 @@ _NUMBER = re.compile(r"episode_(\d+)\.hdf5")
 class ConvertOptions:
     """How to convert.
 
-    to, dialect: the layout to write; the dialect counts for ALOHA alone. size: frames become size x size pixels by
-    area, each side scaled by itself; None keeps them. reward: "keep" leaves rewards and terminations as the recording
-    says, and so does its older name "none"; "last-step" says that each episode ends in success, unless the recording
-    denies it: reward 1 and a termination at its last step; anything else is the path of a file of labels (sidecar.py).
-    alignment: pair observation t with the action recorded at t + alignment. skip_damaged: leave out episodes that
-    cannot be read. base, image_layout: as for reading.
+    to, dialect, form: the layout to write; the dialect counts for ALOHA, the form for pickles alone. size: frames
+    become size x size pixels by area, each side scaled by itself; None keeps them. reward: "keep" leaves rewards and
+    terminations as the recording says, and so does its older name "none"; "last-step" says that each episode ends in
+    success, unless the recording denies it: reward 1 and a termination at its last step; anything else is the path of
+    a file of labels (sidecar.py). alignment: pair observation t with the action recorded at t + alignment.
+    skip_damaged: leave out episodes that cannot be read. base, image_layout, mode, image_keys: as for reading.
     """
 
-    to: Literal["flat", "aloha"] = "flat"
+    to: Literal["flat", "aloha", "pickle", "npz"] = "flat"
     dialect: Dialect = "aloha"
+    form: Form = "document"
     size: int | None = None
     reward: str = "keep"
     alignment: int = 0
     base: Base = "auto"
     image_layout: ImageLayout = "auto"
     skip_damaged: bool = False
+    mode: SetupMode | None = None
+    image_keys: tuple[str, ...] = ()
 
     @property
     def labels(self) -> Path | None:
@@ -87,13 +92,15 @@ def open_source(src: Path | Recording, options: ConvertOptions) -> Source:
     recording = align(recording, options.alignment)
     if options.to == "flat":
         _expect_rewards_everywhere(recording, names)
+    if options.to == "aloha" and not recording.spec.state:
+        raise DataError(f"{recording.path}: no state, expected one for ALOHA episodes; convert --to flat or npz")
     return Source(recording, names, damaged, (*recording.notes, *_notes(recording, options)))
 
 
 def _read(src: Path | Recording, options: ConvertOptions) -> tuple[Recording, tuple[Damage, ...]]:
     if isinstance(src, Recording):
         return src, ()
-    reading = ReadOptions(options.image_layout, options.base, options.skip_damaged)
+    reading = ReadOptions(options.image_layout, options.base, options.skip_damaged, options.mode, options.image_keys)
     if is_lerobot(src):
         return scan_lerobot(src, options.size)
     if is_aloha(src):
@@ -157,13 +164,20 @@ def _expect_rewards_everywhere(recording: Recording, names: list[str]) -> None:
 def _notes(recording: Recording, options: ConvertOptions) -> list[str]:
     """What the layout to be written has no room for, and what offline RL will miss."""
     notes, episodes = [], recording.episodes
-    if options.to == "flat":
+    if options.to != "aloha":
         lost = [sensor.name for sensor in recording.spec.sensors]
         lost += ["time stamps"] * any(episode.time is not None for episode in episodes)
-        lost += ["marks of intervention"] * any(episode.intervened is not None for episode in episodes)
-        lost += ["the observation after the last action"] * any(one.num_rows > one.num_steps for one in episodes)
+        if options.to == "flat":
+            lost += ["the observation after the last action"] * any(one.num_rows > one.num_steps for one in episodes)
         if lost:
-            notes.append(f"the flat layout has no room for: {listed(lost, 16)}")
+            layout = "the flat layout has" if options.to == "flat" else "transitions have"
+            notes.append(f"{layout} no room for: {listed(lost, 16)}")
+        without = sum(one.num_rows == one.num_steps and one.truncated for one in episodes)
+        if options.to != "flat" and without:
+            notes.append(
+                f"{without} episodes were cut and lack the observation after their last action: the last one stands "
+                "for it, and other programs take it for true"
+            )
         if episodes and all(episode.reward is None for episode in episodes):
             notes.append("no rewards, which offline RL (LAPO) needs: --reward last-step or LABELS.json gives them")
     elif options.dialect == "mobile-aloha":

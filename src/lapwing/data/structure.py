@@ -92,7 +92,7 @@ def inspect(file: h5py.File, path: Path, image_layout: ImageLayout) -> Structure
         if "state" in observations and "joint" not in observations:
             found.state_key = "observations/state"
         _inspect_cameras(found, observations, image_layout)
-    found.state = _read(found, file, found.state_key, matrix=True)
+    found.state = _read(found, file, found.state_key, matrix=True, least=0 if found.cameras else 1)
     found.action = _read(found, file, "actions", matrix=True)
     if "rewards" in file:
         found.reward = _read(found, file, "rewards", matrix=False)
@@ -130,7 +130,7 @@ def _inspect_camera(found: Structure, key: str, dataset: h5py.Dataset, image_lay
         found.problems.append(from_error(found.path, key, error))
 
 
-def _read(found: Structure, file: h5py.File, key: str, matrix: bool) -> Array | None:
+def _read(found: Structure, file: h5py.File, key: str, matrix: bool, least: int = 1) -> Array | None:
     """A dataset of numbers as [N, axes] or [N]; None, with the problem noted, where it is not one."""
     expected = "numbers [N, axes]" if matrix else "numbers [N]"
     dataset = child_of(file, key)
@@ -139,7 +139,7 @@ def _read(found: Structure, file: h5py.File, key: str, matrix: bool) -> Array | 
     elif not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
         got = f"dtype {dataset.dtype}" if isinstance(dataset, h5py.Dataset) else "a group"
         found.add(key, got, expected, "store it as a float32 dataset")
-    elif not _has_form(dataset.shape, matrix):
+    elif not _has_form(dataset.shape, matrix, least):
         found.add(key, f"shape {dataset.shape}", expected, "reshape it")
     else:
         found.rows[key] = len(dataset)
@@ -151,9 +151,9 @@ def _read(found: Structure, file: h5py.File, key: str, matrix: bool) -> Array | 
     return None
 
 
-def _has_form(shape: tuple[int, ...], matrix: bool) -> bool:
+def _has_form(shape: tuple[int, ...], matrix: bool, least: int) -> bool:
     if matrix:
-        return len(shape) == 2 and shape[1] > 0
+        return len(shape) == 2 and shape[1] >= least
     return len(shape) == 1 or shape[1:] == (1,)
 
 

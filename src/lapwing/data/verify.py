@@ -61,22 +61,24 @@ def sum_of_sums(facts: Array) -> int:
     return zlib.crc32(facts.tobytes())
 
 
-def expect_same_numbers(where: str, written: Episode, found: Episode, timed: bool) -> None:
+def expect_same_numbers(where: str, written: Episode, found: Episode, timed: bool = False, ending: bool = True) -> None:
     """Raise DataError unless `found`, as read back, has the numbers that were written and its layout has room for.
 
-    timed: whether the layout has room for time stamps and marks of intervention.
+    timed: whether the layout has room for time stamps; ending: for the observation after the last action.
     """
     steps, rows = written.num_steps, found.num_rows
     pairs: dict[str, tuple[Any, Any]] = {
         "action": (written.action, found.action),
-        "state": (written.state if timed else written.state[:rows], found.state),
+        "state": (written.state if ending else written.state[:rows], found.state),
         "reward": (written.reward, found.reward),
         "terminated": (bool(written.terminated), bool(found.terminated)),
+        "intervened": (written.intervened, found.intervened),
+        "grasp penalty": (written.grasp_penalty, found.grasp_penalty),
         "success": (_as_bool(written.success), _as_bool(found.success)),
         "what is known of the episode": (_meta(written), _meta(found)),
     }
     if timed:
-        pairs |= {"time": (written.time, found.time), "intervened": (written.intervened, found.intervened)}
+        pairs |= {"time": (written.time, found.time)}
     for what, (expected, got) in pairs.items():
         if found.num_steps != steps or not _equal(expected, got):
             raise _difference(where, what)

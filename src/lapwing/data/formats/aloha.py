@@ -231,4 +231,5 @@ def _episode(file: AlohaFile, spec: RobotSpec, base: _Where) -> Episode:
         time=file.time,
         sensors={sensor.name: file.sensors[sensor.name] for sensor in spec.sensors},
         intervened=file.intervened,
+        grasp_penalty=file.grasp_penalty,
     )

@@ -43,6 +43,7 @@ class AlohaFile:
     time: Array | None
     reward: Array | None
     intervened: Array | None
+    grasp_penalty: Array | None
     details: Mapping[str, Any]
     notes: tuple[str, ...]
 
@@ -86,7 +87,7 @@ def _read(source: EpisodeSource) -> AlohaFile:
         images = _declared_images(source, spec, images)
         _expect_axes(source.path, "state", spec.state, state.shape[1])
         _expect_axes(source.path, "action", spec.action, action.shape[1])
-    intervened, reward = source.step_values("intervened"), source.step_values("reward")
+    intervened, reward, penalty = (source.step_values(key) for key in ("intervened", "reward", "grasp_penalty"))
     return AlohaFile(
         path=source.path,
         spec=spec,
@@ -100,6 +101,7 @@ def _read(source: EpisodeSource) -> AlohaFile:
         time=_time(source),
         reward=None if reward is None else float32(reward),
         intervened=None if intervened is None else intervened.astype(bool),
+        grasp_penalty=None if penalty is None else float32(penalty),
         details=declared or {},
         notes=tuple(notes),
     )

@@ -83,6 +83,7 @@ def _write(file: h5py.File, folder: Path, episode: Episode, spec: RobotSpec, dia
     for key, values, kind in (
         ("time", episode.time, np.float64),
         ("reward", episode.reward, np.float32),
+        ("grasp_penalty", episode.grasp_penalty, np.float32),
         ("intervened", episode.intervened, np.bool_),
     ):
         if values is not None:

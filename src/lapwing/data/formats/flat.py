@@ -3,8 +3,9 @@
     observations/{left_image,right_image,global_image}   [N, H, W, 3] or [N, 3, H, W], uint8 or float
     observations/joint                                   [N, S]
     actions [N, A]   rewards [N]   terminals [N]   timeouts [N]   episode_ends (flags [N], or exclusive ends)
+    grasp_penalty [N]   intervened [N]
 
-`rewards`, `timeouts` and `episode_ends` may be missing. A camera `left` is the dataset `left_image`.
+`rewards`, `timeouts`, `episode_ends` and the last two may be missing. A camera `left` is the dataset `left_image`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lapwing.data.formats.flat_writer import FlatWriter
+from lapwing.data.formats.flat_writer import ABSENT, FlatWriter
 from lapwing.data.formats.hdf5 import (
     ImageLayout,
     StoredFrames,
@@ -53,6 +54,8 @@ def read_flat(path: Path, image_layout: ImageLayout = "auto") -> Recording:
     with open_sound_hdf5(path) as file:
         notes: list[str] = []
         state, action, reward = _read_numbers(file, path)
+        penalty = _optional(file, path, "grasp_penalty", len(action))
+        intervened = _flags(file, path, "intervened", len(action)) if "intervened" in file else None
         frames = _read_cameras(file, path, len(action), image_layout, notes)
         ends, terminated = _boundaries(file, path, len(action), notes)
         declared = _declared(file, path)
@@ -66,11 +69,17 @@ def read_flat(path: Path, image_layout: ImageLayout = "auto") -> Recording:
             reward=None if reward is None else reward[start:stop],
             terminated=task_ended,
             success=detail.get("success"),
-            meta={key: value for key, value in detail.items() if key != "success"},
+            meta={key: value for key, value in detail.items() if key not in ("success", ABSENT)},
+            grasp_penalty=_of_episode(penalty, "grasp_penalty", detail, start, stop),
+            intervened=_of_episode(intervened, "intervened", detail, start, stop),
         )
         for start, stop, task_ended, detail in zip([0, *ends[:-1]], ends, terminated, details, strict=True)
     )
     return Recording(path, "flat", spec, episodes, tuple(notes))
+
+
+def _of_episode(values: Array | None, key: str, detail: Mapping[str, Any], start: int, stop: int) -> Array | None:
+    return None if values is None or key in detail.get(ABSENT, ()) else values[start:stop]
 
 
 def _part(frames: Frames, start: int, stop: int) -> Frames:
@@ -88,12 +97,15 @@ def _read_numbers(file: h5py.File, path: Path) -> tuple[Array, Array, Array | No
     action = _matrix(_dataset(file, path, "actions"), path)
     if len(action) == 0:
         raise DataError(f"{path}: 'actions' has 0 rows, expected at least one step; record it again")
-    state = _matrix(_dataset(file, path, f"observations/{state_key}"), path)
+    has_images = any(key.endswith("_image") for key in observations)
+    state = _matrix(_dataset(file, path, f"observations/{state_key}"), path, least=0 if has_images else 1)
     _expect_rows(path, f"observations/{state_key}", len(state), len(action))
-    reward = None
-    if "rewards" in file:
-        reward = float32(_column(_dataset(file, path, "rewards"), path, len(action)))
-    return state, action, reward
+    return state, action, _optional(file, path, "rewards", len(action))
+
+
+def _optional(file: h5py.File, path: Path, key: str, rows: int) -> Array | None:
+    """float32 [N], or None where the file has no such dataset."""
+    return float32(_column(_dataset(file, path, key), path, rows)) if key in file else None
 
 
 def _found(group: h5py.Group) -> str:
@@ -116,8 +128,8 @@ def _expect_rows(path: Path, key: str, got: int, expected: int) -> None:
         )
 
 
-def _matrix(dataset: h5py.Dataset, path: Path) -> Array:
-    if dataset.ndim != 2 or dataset.shape[1] == 0:
+def _matrix(dataset: h5py.Dataset, path: Path, least: int = 1) -> Array:
+    if dataset.ndim != 2 or dataset.shape[1] < least:
         key = dataset.name.lstrip("/")
         raise DataError(f"{path}: '{key}' has shape {dataset.shape}, expected two dimensions [N, axes]; reshape it")
     return float32(read_array(dataset))

@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ from lapwing.episode import Array, Episode, Frames
 from lapwing.errors import DataError
 from lapwing.spec import Camera, RobotSpec
 
+OPTIONAL = {"grasp_penalty": np.float32, "intervened": np.bool_}  # each episode may have them or not
+ABSENT = "absent"  # in the attribute: which of these are zeros that stand for nothing
 _BLOCK_BYTES = 32 << 20
 
 
@@ -28,7 +30,8 @@ class FlatWriter:
 
     Episodes go to plain files in a folder beside `path` first: the number of frames is unknown until the end, and a
     contiguous HDF5 dataset, the only kind that can be memory-mapped, cannot grow. The layout has room for N
-    observations, so the one after an episode's last action is left out, as are time stamps and sensors.
+    observations, so the one after an episode's last action is left out, as are time stamps and sensors. Marks of
+    intervention and grasp penalties are zeros where an episode of several has none, and the attribute says so.
 
     folder: where the episodes wait; by default a hidden folder that goes with the writer. One that is given stays
     when something goes wrong, and a later writer goes on after its first `finished` episodes. Raises DataError when
@@ -88,8 +91,13 @@ class FlatWriter:
             "timeouts": last & episode.truncated,
             "episode": np.array(json.dumps({**episode.meta, **success})),
         }
-        if episode.reward is not None:
-            columns["rewards"] = np.asarray(episode.reward, np.float32)
+        for key, values, kind in (
+            ("rewards", episode.reward, np.float32),
+            ("grasp_penalty", episode.grasp_penalty, np.float32),
+            ("intervened", episode.intervened, np.bool_),
+        ):
+            if values is not None:
+                columns[key] = np.asarray(values, kind)
         try:
             for camera in self._spec.cameras:
                 self._spool(camera, episode.images[camera.name], steps)
@@ -136,9 +144,14 @@ class FlatWriter:
             for key in ("observations/joint", "actions", "rewards", "terminals", "timeouts"):
                 if key in self._episodes[0]:
                     file[key] = np.concatenate([columns[key] for columns in self._episodes])
+            optional = [key for key in OPTIONAL if any(key in columns for columns in self._episodes)]
+            for key in optional:
+                file[key] = np.concatenate([_column(columns, key) for columns in self._episodes])
             for index, camera in enumerate(self._spec.cameras):
                 self._move_frames(file, camera, self._spool_path(index))
-            details = [json.loads(str(columns["episode"])) for columns in self._episodes]
+            details = [
+                {**json.loads(str(columns["episode"])), **_absent(columns, optional)} for columns in self._episodes
+            ]
             file.attrs["lapwing"] = json.dumps({"spec": self._spec.to_dict(), "episodes": details})
         if self._path.exists():
             raise DataError(f"{self._path}: appeared while writing; choose another name or delete it first")
@@ -153,6 +166,15 @@ class FlatWriter:
             dataset[start : start + block] = frames[start : start + block]
         if self._remove:
             spool.unlink()  # a given folder must stay whole until the file is there: it takes twice the room
+
+
+def _column(columns: Mapping[str, Array], key: str) -> Array:
+    return columns[key] if key in columns else np.zeros(len(columns["actions"]), OPTIONAL[key])
+
+
+def _absent(columns: Mapping[str, Array], optional: Sequence[str]) -> dict[str, list[str]]:
+    absent = [key for key in optional if key not in columns]
+    return {ABSENT: absent} if absent else {}
 
 
 def _open_spool(path: Path) -> BinaryIO:

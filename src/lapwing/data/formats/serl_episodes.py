@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lapwing.data.formats.serl_fields import STATE, flags_of, frames_of, numbers_of, vectors_of
-from lapwing.data.formats.serl_table import META, OBSERVED, Table
+from lapwing.data.formats.serl_table import META, OBSERVED, SPEC, Table
 from lapwing.episode import Array, Episode
 from lapwing.errors import DataError
 
@@ -132,18 +132,17 @@ def _gaps(now: Observations, following: Observations) -> Array:
 def _actions(table: Table) -> tuple[Array, Array | None]:
     """The actions taken, float32 [N, A], and whether a human took them, bool [N] or None where nothing tells."""
     action, marked = vectors_of(table, "actions"), table.columns.get("infos/intervene_action")
-    if marked is None:
+    if marked is None or SPEC in table.columns:  # our own writer says it of every step
         return action, None
-    given = np.array([value is not None for value in marked])
+    given = np.array([value is not None for value in marked])  # one at least, or there were no such column
     columns = {"infos/intervene_action": [value for value in marked if value is not None]}
-    if given.any():
-        corrected = vectors_of(Table(table.path, int(given.sum()), columns), "infos/intervene_action")
-        if corrected.shape[1] != action.shape[1]:
-            raise DataError(
-                f"{table.path}: 'infos/intervene_action' has {corrected.shape[1]} axes, expected {action.shape[1]} as "
-                "'actions' has; record both alike"
-            )
-        action[given] = corrected
+    corrected = vectors_of(Table(table.path, int(given.sum()), columns), "infos/intervene_action")
+    if corrected.shape[1] != action.shape[1]:
+        raise DataError(
+            f"{table.path}: 'infos/intervene_action' has {corrected.shape[1]} axes, expected {action.shape[1]} as "
+            "'actions' has; record both alike"
+        )
+    action[given] = corrected
     return action, given
 
 
@@ -170,7 +169,7 @@ def _episode(
     if observed[last]:
         state = np.concatenate([state, following.state[last : rows.stop]])
     marks = numbers_of(table, "intervened", rows)
-    if marks is None and intervened is not None and intervened.any():
+    if marks is None and intervened is not None:
         marks = intervened[rows]
     reward = numbers_of(table, "rewards", rows)
     success = numbers_of(table, "infos/succeed", slice(last, last + 1))

@@ -61,10 +61,10 @@ def _read(path: Path, label: int | None, image_keys: Sequence[str]) -> LabelledF
 
 def _wrapped(table: Table) -> Table:
     """The table without transitions whose observation is still nested as the robot gave it; HIL-SERL skips them too."""
-    nested = table.columns.get(_UNWRAPPED)
-    if nested is None:
+    nested = [isinstance(value, dict) for value in table.columns.get(_UNWRAPPED, ())]
+    if not any(nested):
         return table
-    kept = [step for step, value in enumerate(nested) if value is None]
+    kept = [step for step, is_nested in enumerate(nested) if not is_nested]
     if not kept:
         raise DataError(
             f"{table.path}: all observations hold their images in a mapping 'images', expected one key a camera; "

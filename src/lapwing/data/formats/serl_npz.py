@@ -93,11 +93,11 @@ def write_npz(file: IO[bytes], episodes: Sequence[Episode], spec: RobotSpec) -> 
     columns, details = _numbers(episodes)
     with zipfile.ZipFile(file, "w") as archive:
         for camera in spec.cameras:
-            shape, name = (camera.height, camera.width, 3), camera.name
-            steps = len(columns["actions"])
-            _write_frames(archive, f"observations/{name}", (steps, *shape), (_frames(one, name) for one in episodes))
-            last = (_last_frame(one, name) for one in episodes)
-            _write_frames(archive, f"{_FINAL}{name}", (len(details), *shape), ([one] for one in last))
+            item = (camera.height, camera.width, 3)
+            last: list[Array] = []
+            blocks = (block for one in episodes for block in _frames(one, camera.name, last))
+            _write_frames(archive, f"observations/{camera.name}", (len(columns["actions"]), *item), blocks)
+            _write_frames(archive, f"{_FINAL}{camera.name}", (len(details), *item), last)
         for key, values in columns.items():
             with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, values, allow_pickle=False)
@@ -151,24 +151,19 @@ def _present(parts: dict[str, list[Array]], details: list[dict[str, Any]]) -> di
     return {key: values for key, values in joined.items() if values.size}
 
 
-def _frames(episode: Episode, camera: str) -> Iterable[Array]:
-    """The frames of the episode's steps, block by block."""
-    frames, steps = episode.images[camera], episode.num_steps
-    block = max(1, _BLOCK_BYTES // int(np.prod(frames.shape[1:])))
-    for start in range(0, steps, block):
-        yield frames[start : min(start + block, steps)]
+def _frames(episode: Episode, camera: str, last: list[Array]) -> Iterable[Array]:
+    """The frames of the episode's steps, block by block; its very last is added to `last`."""
+    frames, steps, rows = episode.images[camera], episode.num_steps, episode.num_rows
+    size = max(1, _BLOCK_BYTES // int(np.prod(frames.shape[1:])))
+    for start in range(0, rows, size):
+        block = frames[start : min(start + size, rows)]
+        yield block[: max(0, steps - start)]
+    last.append(block[-1:].copy())
 
 
-def _last_frame(episode: Episode, camera: str) -> Array:
-    return episode.images[camera][episode.num_rows - 1 : episode.num_rows]
-
-
-def _write_frames(
-    archive: zipfile.ZipFile, key: str, shape: tuple[int, ...], episodes: Iterable[Iterable[Array]]
-) -> None:
+def _write_frames(archive: zipfile.ZipFile, key: str, shape: tuple[int, ...], blocks: Iterable[Array]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, header)
-        for blocks in episodes:
-            for block in blocks:
-                member.write(np.ascontiguousarray(block).data)
+        for block in blocks:
+            member.write(np.ascontiguousarray(block).data)
