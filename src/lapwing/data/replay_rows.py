@@ -126,7 +126,7 @@ class Rows:
         )
         for ahead in range(1, n_step):
             following = self.next_row[last % self.capacity]
-            goes_on = (steps == ahead) & (following >= 0) & self._teaches(following)
+            goes_on = (following >= 0) & self._teaches(following)
             if not goes_on.any():
                 break
             last = np.where(goes_on, following, last)
