@@ -27,6 +27,7 @@ COMMANDS = {
     "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
     "train sac": ("lapwing.commands.train:sac", "train SAC on demonstrations, grippers by a critic of their own"),
     "train reward": ("lapwing.commands.reward:train", "train a success classifier from images, for rewards"),
+    "hybrid": ("lapwing.commands.hybrid:hybrid", "train SAC on demonstrations and in a world at once"),
     "import act": ("lapwing.commands.import_:act", "make a run of published ACT weights"),
     "eval": ("lapwing.commands.evaluate:evaluate", "run a trained policy in a simulated world"),
     "report": ("lapwing.commands.evaluate:report", "write RUN/report.html anew"),

@@ -143,8 +143,9 @@ class SacAgent:
         self.slow = [name for name in ("encoder", "critic", "grasp") if name in self.networks]
         for name in self.slow:
             self.networks[f"target_{name}"] = copy.deepcopy(self.networks[name]).requires_grad_(False)
+        self.target_encoder: SpatialEncoder = self.networks["target_encoder"]  # type: ignore[assignment]
         if self.encoder.frozen:  # the same for ever
-            self.networks["target_encoder"].backbone = self.encoder.backbone
+            self.target_encoder.backbone = self.encoder.backbone
         entropy = config.target_entropy
         self.target_entropy = -spec.action_dim / 2 if entropy is None else entropy
         self.value_low, self.value_high = facts.returns
@@ -168,7 +169,7 @@ class SacAgent:
         """Move to `device`. bf16 and compilation serve the image encoder alone."""
         self.networks.to(device)
         self._make_optimizers()
-        for encoder in (self.encoder, self.networks["target_encoder"]):
+        for encoder in (self.encoder, self.target_encoder):
             encoder.autocast = torch.bfloat16 if bf16 else None
             if compiled:
                 encoder.compile()
@@ -178,7 +179,7 @@ class SacAgent:
         assert batch.next_obs is not None  # promised by Transitions
         obs, next_obs = self._varied(batch.obs), self._varied(batch.next_obs)
         with torch.no_grad():
-            next_feature, target_feature = self.encoder(next_obs), self.networks["target_encoder"](next_obs)
+            next_feature, target_feature = self.encoder(next_obs), self.target_encoder(next_obs)
         feature = self.encoder(obs)
         metrics = self._step_critic(batch, feature, next_feature, target_feature)
         if self.updates % self.config.cta_ratio == 0:

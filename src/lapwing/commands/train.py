@@ -120,7 +120,7 @@ def _train_preset(
     algorithm: str, args: Sequence[str], kind: type[Any], config_kind: type[Any], presets: Mapping[str, Any]
 ) -> int:
     options, config = resumed(args, config_kind)
-    preset = _glance(args).preset
+    preset = glance(args).preset
     if config is None or preset is not None:
         config = presets.get(preset or "product", presets["product"])
     default = kind(tyro.MISSING, tyro.MISSING, options, config)
@@ -136,7 +136,7 @@ def _train(algorithm: str, command: TrainLapo | TrainAct | TrainSac | TrainBc) -
     return 0
 
 
-def _glance(args: Sequence[str]) -> argparse.Namespace:
+def glance(args: Sequence[str]) -> argparse.Namespace:
     """The flags that decide what the defaults of the others are. Raises ConfigError for --resume=VALUE."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", nargs="?")
@@ -151,10 +151,10 @@ def _glance(args: Sequence[str]) -> argparse.Namespace:
 
 def resumed(args: Sequence[str], kind: type[Any]) -> tuple[Any, Any]:
     """Options and config of the run to resume, or the config of the weights to begin with; else nothing."""
-    glance = _glance(args)
-    if not glance.resume or glance.out is None:
-        return tyro.MISSING_NONPROP, None if glance.init is None else load_config(find_checkpoint(glance.init), kind)
-    settings = read_settings(glance.out)
+    seen = glance(args)
+    if not seen.resume or seen.out is None:
+        return tyro.MISSING_NONPROP, None if seen.init is None else load_config(find_checkpoint(seen.init), kind)
+    settings = read_settings(seen.out)
     try:
         return config_from_json(TrainOptions, settings["options"]), config_from_json(kind, settings["config"])
     except (KeyError, TypeError, AttributeError):  # another algorithm or version: `train` says which setting differs

@@ -43,8 +43,9 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 @torch.no_grad()
 def track(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Polyak averaging: target <- (1 - tau) target + tau source for parameters; buffers are copied."""
-    learned = list(target.parameters())
-    if learned:
-        torch._foreach_lerp_(learned, list(source.parameters()), tau)
-    for slow, fast in zip(target.buffers(), source.buffers(), strict=True):
-        slow.copy_(fast)
+    pairs = list(zip(target.parameters(), source.parameters(), strict=True))
+    if pairs:
+        slow, fast = zip(*pairs, strict=True)
+        torch._foreach_lerp_(slow, fast, tau)
+    for kept, new in zip(target.buffers(), source.buffers(), strict=True):
+        kept.copy_(new)

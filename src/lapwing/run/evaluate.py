@@ -119,7 +119,8 @@ def _run_round(policy: Actor, world: BatchEnv, seeds: Sequence[int], record: int
     flags: dict[str, Array] = {}
     policy.reset()
     observation = world.reset(seeds)
-    films = [[_picture(observation, index)] for index in range(min(max(record, 0), count))]
+    filmed = min(max(record, 0), count) if observation.images else 0
+    films = [[_picture(observation, index)] for index in range(filmed)]
     while running.any():
         observation, reward, terminated, truncated, info = world.step(policy(observation))
         returns[running] += reward[:count][running]
