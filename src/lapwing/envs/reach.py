@@ -5,14 +5,13 @@ first reach it and close on their grips. Every grip held and near its place: rew
 the episode is cut after 100 steps (truncated). Actions are small displacements laid out as in HIL-SERL: [x, y, z, roll,
 pitch, yaw] of an arm, then its gripper where that is learned, the left arm before the right one; 6, 7, 12 or 14 axes.
 The table is flat: z, roll, pitch and yaw are without effect. Where thing and place are is told by the image alone, or
-in the variants "-state", which have no camera, by the state.
+in the variants "-state", which have no camera, by the state: how far from the hand, and from there to the goal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from lapwing.envs import reach_scene
 from lapwing.envs.copies import checked_actions, one_seed_a_copy, play, redrawn
 from lapwing.envs.reach_camera import draw
 from lapwing.envs.reach_expert import Operators
-from lapwing.envs.reach_scene import HIGH, LOW, OPEN, SHUT, STEP, TOGGLE_COST, Mode, Scene
+from lapwing.envs.reach_scene import HIGH, LOW, OPEN, SHUT, STEP, TOGGLE_COST, Mode, Scene, distance
 from lapwing.envs.scripted import Quality
 from lapwing.episode import Array, Episode, Meta, Observation
 from lapwing.errors import ConfigError, WorldError
@@ -45,7 +44,7 @@ def spec(mode: Mode, size: int | None = 84) -> RobotSpec:
     sides = ("",) if mode.arms == "single" else ("left_", "right_")
     state = [axis for side in sides for axis in _state_axes(side, mode.learned)]
     if size is None:
-        state += [axis for what in ("object", "goal") for side in sides for axis in _places(f"{side}{what}")]
+        state += [axis for gap in ("hand_to_object", "object_to_goal") for side in sides for axis in _gap(side + gap)]
     return RobotSpec(
         name=f"toy-{mode.arms}-{mode.gripper}",
         cameras=() if size is None else (Camera(CAMERA, size, size),),
@@ -56,13 +55,15 @@ def spec(mode: Mode, size: int | None = 84) -> RobotSpec:
 
 
 def _state_axes(side: str, learned: bool) -> list[Axis]:
+    corners = zip("xy", LOW.tolist(), HIGH.tolist(), strict=True)
+    hand = [Axis(f"{side}hand_{name}", "m", "arm", low, high) for name, low, high in corners]
     gripper = [Axis(f"{side}gripper", "open 1, holding 0.5, shut 0", "gripper", SHUT, OPEN)] if learned else []
-    return _places(f"{side}hand", "arm") + gripper
+    return hand + gripper
 
 
-def _places(what: str, kind: Literal["arm", "other"] = "other") -> list[Axis]:
-    sides = zip("xy", LOW.tolist(), HIGH.tolist(), strict=True)
-    return [Axis(f"{what}_{name}", "m", kind, low, high) for name, low, high in sides]
+def _gap(name: str) -> list[Axis]:
+    lengths = zip("xy", (HIGH - LOW).tolist(), strict=True)
+    return [Axis(f"{name}_{along}", "m", "other", -length, length) for along, length in lengths]
 
 
 def _action_axes(side: str, learned: bool) -> list[Axis]:
@@ -127,7 +128,7 @@ class Reach:
     def _observation(self) -> Observation:
         scene = self.scene
         felt = np.concatenate([scene.hands, scene.opening[..., None]], axis=-1) if self.mode.learned else scene.hands
-        parts = [felt] if self._size is not None else [felt, scene.grips, scene.goal]
+        parts = [felt] if self._size is not None else [felt, scene.grips - scene.hands, scene.goal - scene.grips]
         state = np.concatenate([part.reshape(self.num, -1) for part in parts], axis=1, dtype=np.float32)
         return Observation(images={} if self._size is None else {CAMERA: self._images}, state=state)
 
@@ -143,6 +144,12 @@ class Expert:
         self._operators = Operators(self._world.mode, self._quality, [seed], MAX_STEPS)
         self._step = 0
         return {"kind": self._operators.kinds[0]}
+
+    @property
+    def remaining(self) -> float:
+        """How far the task is from done, in m: from each hand to its grip, and from there to its place."""
+        scene = self._world.scene
+        return float(distance(scene.grips - scene.hands).sum() + distance(scene.goal - scene.grips).sum())
 
     def __call__(self, observation: Observation, /) -> Array:
         self._step += 1

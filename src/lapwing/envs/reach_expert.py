@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lapwing.envs.reach_scene import NEAR, OPEN, SHUT, STEP, Mode, Scene, distance
+from lapwing.envs.reach_scene import HALF_BAR, NEAR, OPEN, SHUT, STEP, Mode, Scene, distance
 from lapwing.envs.scripted import Quality
 from lapwing.episode import Array
+
+MOST_TURN = 0.6
+"""How far ahead a turning bar is aimed, rad: two hands that each went straight for the far end would only push."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ HABITS = {
 SHARES: dict[Quality, dict[str, float]] = {
     "mixed": {"good": 0.4, "noisy": 0.3, "astray": 0.3},
     "expert": {"good": 1.0},
+    "noisy": {"noisy": 1.0},
     "human": {"human": 1.0},
 }
 
@@ -84,9 +88,27 @@ def expert(scene: Scene, miss: Array) -> tuple[Array, Array]:
 
     Looks at nothing but the scene, so it can take over at any step: a gripper shut on nothing opens first.
     """
-    gap = np.where(scene.carried[:, None, None], scene.goal + miss[:, None], scene.grips) - scene.hands
+    place = _ahead(scene) + miss[:, None]
+    gap = np.where(scene.carried[:, None, None], place, scene.grips) - scene.hands
     move = np.clip(gap / STEP, -1.0, 1.0)
     # Closing happens after the move of the same step.
     arrives = distance(gap - STEP * move) < 0.5 * NEAR
     grip = np.where(scene.opening == SHUT, 1.0, np.where((scene.opening == OPEN) & arrives, -1.0, 0.0))
     return move, grip
+
+
+def _ahead(scene: Scene) -> Array:
+    """The goal of each grip [N, M, 2]; for a bar far from its tilt there, where a part of the turn takes it."""
+    if scene.goal.shape[1] == 1:
+        return scene.goal
+    (now, there), middle = (_tilt(scene.grips), _tilt(scene.goal)), scene.goal.mean(1)
+    turn = (there - now + np.pi) % (2 * np.pi) - np.pi
+    tilt = now + np.clip(turn, -MOST_TURN, MOST_TURN)
+    across = HALF_BAR * np.stack([np.cos(tilt), np.sin(tilt)], axis=-1)
+    return np.stack([middle - across, middle + across], axis=1)
+
+
+def _tilt(grips: Array) -> Array:
+    gap = grips[:, 1] - grips[:, 0]
+    tilt: Array = np.arctan2(gap[:, 1], gap[:, 0])
+    return tilt
