@@ -13,7 +13,7 @@ from lapwing.spec import RobotSpec
 if TYPE_CHECKING:
     from lapwing.envs.reach_scene import Mode
 
-Quality = Literal["mixed", "expert", "human"]
+Quality = Literal["mixed", "expert", "noisy", "human"]
 AlohaTask = Literal["transfer", "insertion"]
 
 REACH_WORLDS: dict[str, tuple[Literal["single", "dual"], Literal["fixed", "learned"]]] = {
@@ -22,6 +22,7 @@ REACH_WORLDS: dict[str, tuple[Literal["single", "dual"], Literal["fixed", "learn
     "toy-dual-fixed": ("dual", "fixed"),
     "toy-dual-learned": ("dual", "learned"),
 }
+PANDA_WORLDS = ("panda", "panda-state")
 STATE = "-state"
 """What the name of a world ends in whose things are told by the state instead of images."""
 World = Literal[
@@ -36,12 +37,24 @@ World = Literal[
     "toy-dual-learned-state",
     "aloha",
     "aloha-insertion",
+    "panda",
+    "panda-state",
 ]
 WORLDS: tuple[str, ...] = get_args(World)
 
 
-def make_world(name: str, num: int = 1, size: int = 84) -> BatchEnv:
-    """`num` copies of a world with cameras of `size` x `size` pixels. Raises WorldError."""
+def own_size(name: str) -> int:
+    """Height and width of a world's images in pixels, where one does not ask for others."""
+    return 128 if name == "panda" else 84
+
+
+def make_world(name: str, num: int = 1, size: int | None = None) -> BatchEnv:
+    """`num` copies of a world with cameras of `size` x `size` pixels, None: its own. Raises WorldError."""
+    size = own_size(name) if size is None else size
+    if name in PANDA_WORLDS:
+        from lapwing.envs.panda import Panda
+
+        return Sequential([Panda(not name.endswith(STATE), size) for _ in range(num)])
     if mode := _reach_mode(name):
         from lapwing.envs.reach import Reach
 
@@ -56,12 +69,18 @@ def make_world(name: str, num: int = 1, size: int = 84) -> BatchEnv:
     return Sequential([Aloha(task, size) for _ in range(num)])
 
 
-def make_expert_world(name: str, *, quality: Quality, size: int = 84) -> tuple[Env, ActionSource]:
+def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -> tuple[Env, ActionSource]:
     """A world and its scripted operator, who sees what no policy does. Raises WorldError.
 
     The operator's luck depends on the seed of its `reset` alone. Reset amid an episode it goes on from there: in the
-    toy worlds it looks before every step; in the others it plans from where the arms and things then are.
+    toy and panda worlds it looks before every step; in the others it plans from where the arms and things then are.
     """
+    size = own_size(name) if size is None else size
+    if name in PANDA_WORLDS:
+        from lapwing.envs import panda, panda_expert
+
+        arm = panda.Panda(not name.endswith(STATE), size)
+        return arm, panda_expert.Expert(arm.physics, _panda_quality(quality))
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -80,8 +99,13 @@ def make_expert_world(name: str, *, quality: Quality, size: int = 84) -> tuple[E
     return world, aloha.Expert(world, task, style)
 
 
-def world_spec(name: str, size: int = 84) -> RobotSpec:
+def world_spec(name: str, size: int | None = None) -> RobotSpec:
     """The robot of a world, without starting it. Raises WorldError."""
+    size = own_size(name) if size is None else size
+    if name in PANDA_WORLDS:
+        from lapwing.envs import panda_spec
+
+        return panda_spec.spec(not name.endswith(STATE), size)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -96,8 +120,13 @@ def world_spec(name: str, size: int = 84) -> RobotSpec:
     return aloha.spec(task, size)
 
 
-def sample_world(name: str, *, quality: Quality, size: int, seed: int) -> Iterator[Episode]:
+def sample_world(name: str, *, quality: Quality, size: int | None = None, seed: int) -> Iterator[Episode]:
     """Scripted demonstrations of a world without end, the same ones for the same seed. Raises WorldError."""
+    size = own_size(name) if size is None else size
+    if name in PANDA_WORLDS:
+        from lapwing.envs import panda
+
+        return panda.demonstrations(not name.endswith(STATE), _panda_quality(quality), size, seed)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -110,6 +139,18 @@ def sample_world(name: str, *, quality: Quality, size: int, seed: int) -> Iterat
     from lapwing.envs import aloha
 
     return aloha.demonstrations(task, _aloha_quality(quality), size, seed)
+
+
+def sample_labelled(name: str, *, size: int | None = None, seed: int) -> Iterator[Episode]:
+    """Episodes without end for a success classifier: a step is rewarded if what follows it shows the task done.
+
+    Raises WorldError.
+    """
+    if name != "panda":
+        raise WorldError(f"world {name!r} has no frames labelled one by one; choose panda")
+    from lapwing.envs import panda
+
+    return panda.labelled(own_size(name) if size is None else size, seed)
 
 
 def _reach_mode(name: str) -> Mode | None:
@@ -136,6 +177,13 @@ def _aloha_task(name: str) -> AlohaTask | None:
 
 
 def _aloha_quality(quality: Quality) -> Literal["mixed", "expert"]:
+    if quality in ("mixed", "expert"):
+        return quality
+    owner = "toy world" if quality == "human" else "toy and panda worlds"
+    raise WorldError(f"quality {quality!r} belongs to the {owner}; choose mixed or expert")
+
+
+def _panda_quality(quality: Quality) -> Literal["mixed", "expert", "noisy"]:
     if quality == "human":
-        raise WorldError("quality 'human' belongs to the toy world; choose mixed or expert")
+        raise WorldError("quality 'human' belongs to the toy world; choose mixed, expert or noisy")
     return quality

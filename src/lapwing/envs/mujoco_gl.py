@@ -44,7 +44,7 @@ def _import_mujoco() -> Any:
         if error.name != "mujoco":
             raise
         raise WorldError(
-            "mujoco: the package is not installed; `pip install -e '.[sim]'` in the clone"
+            "mujoco: the package mujoco is not installed; `pip install -e '.[sim]'` in the clone"
         ) from error
     except Exception as error:  # a missing library shows as whatever PyOpenGL trips over
         backend = os.environ.get("MUJOCO_GL")

@@ -28,7 +28,10 @@ OPEN, HOLD, CLOSE = -1.0, 0.0, 1.0
 _OVER, _AT = 0.015, 0.012  # m aside, from where to descend; m off, from where to close
 _HELD = 0.03  # m between hand and block, while it is held
 _STILL = 0.2  # rad/s of the fingers, when they have closed on something or on each other
-_LINGER = 12  # steps that a failure is shown for
+_CLOSING = 4  # steps
+_LINGER = 14  # steps that a failure is shown for
+_TIRED = 25  # steps
+_STAY, _UP = np.zeros(3), np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def draw_style(quality: Quality, rng: np.random.Generator) -> Style:
     shares = SHARES[quality]
     kind = str(rng.choice(list(shares), p=list(shares.values())))
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.08)
-    hover, noise, height = rng.uniform(0.05, 0.09), rng.uniform(0.3, 0.8), rng.uniform(0.03, 0.08)
+    hover, noise, height = rng.uniform(0.05, 0.09), rng.uniform(0.3, 0.8), rng.uniform(0.02, 0.055)
     return Style(
         kind=kind,
         hover=hover,
@@ -74,7 +77,7 @@ class Expert:
         """Begin as the operator that belongs to `seed`, from where things are."""
         self._random = np.random.default_rng((seed, 1))  # the second number: its luck is not that of the block
         self._style = draw_style(self._quality, self._random)
-        self._failed_for = 0
+        self._steps = self._failed_for = 0
         return {"kind": self._style.kind}
 
     @property
@@ -87,49 +90,50 @@ class Expert:
         """The next action, float32 [4]; None when a failure has been shown for long enough."""
         if self._failed_for > _LINGER:
             return None
+        self._steps += 1
         motion, gripper = self._intend()
         motion = motion + self._style.noise * self._random.normal(size=3)
         if self._random.random() < self._style.slip:
-            gripper = self._random.choice([OPEN, HOLD, CLOSE])
+            gripper = float(self._random.choice([OPEN, HOLD, CLOSE]))
         return np.append(np.clip(motion, -1, 1), gripper).astype(np.float32)
 
     def _intend(self) -> tuple[Array, float]:
         """A motion in steps and what the gripper should do."""
         physics, style = self._physics, self._style
-        if self._failed_for or physics.lift > style.height:
+        tired = style.kind == "missed" and self._steps > _TIRED  # a finger stands on the block
+        if self._failed_for or tired or physics.lift > style.height:
             return self._fail()
         if physics.gripper < 0.5:
             return self._approach(physics.block + style.miss)
-        if np.linalg.norm(physics.block + style.miss - physics.hand) > _HELD and style.kind != "missed":
-            return np.array([0.0, 0.0, 1.0]), OPEN  # closed on nothing
-        if physics.finger_speed > _STILL:
-            return np.zeros(3), CLOSE
-        self._failed_for += style.kind == "missed"
-        return np.array([0.0, 0.0, 1.0]), CLOSE
-
-    def _fail(self) -> tuple[Array, float]:
-        self._failed_for += 1
-        if self._style.kind == "missed":
-            return np.array([0.0, 0.0, 1.0]), CLOSE
-        return np.zeros(3), OPEN if self._style.kind == "dropped" else CLOSE
+        if np.linalg.norm(physics.block - physics.hand) > _HELD:
+            return _UP, OPEN  # closed on nothing
+        return (_STAY if physics.finger_speed > _STILL else _UP), CLOSE
 
     def _approach(self, goal: Array) -> tuple[Array, float]:
         """Come from above, descend, close."""
         physics = self._physics
         opening = OPEN if physics.gripper > 0 else HOLD
-        aside = float(np.linalg.norm((goal - physics.hand)[:2]))
-        if aside < _OVER:
-            if np.linalg.norm(goal - physics.hand) > _AT:
-                return self._towards(goal), opening
-            if self._style.kind == "hesitant":
-                self._failed_for += 1
-                return np.zeros(3), HOLD
-            return np.zeros(3), CLOSE
-        above = goal + np.array([0.0, 0.0, self._style.hover])
-        if physics.hand[2] < goal[2] + self._style.hover / 2:
-            above[:2] = physics.target[:2]  # first up, so that the fingers do not push the block along
-        return self._towards(above), opening
+        if np.linalg.norm((goal - physics.hand)[:2]) > _OVER:
+            above = goal + self._style.hover * _UP
+            if physics.hand[2] < goal[2] + self._style.hover / 2:
+                above[:2] = physics.target[:2]  # first up, so that the fingers do not push the block along
+            return self._towards(above), opening
+        if np.linalg.norm(goal - physics.hand) > _AT:
+            return self._towards(goal), opening
+        return self._fail() if self._style.kind in ("missed", "hesitant") else (_STAY, CLOSE)
+
+    def _fail(self) -> tuple[Array, float]:
+        self._failed_for += 1
+        match self._style.kind:
+            case "dropped":
+                return _STAY, OPEN
+            case "hesitant":
+                return _STAY, HOLD
+            case "missed" if self._failed_for > _CLOSING:
+                return _UP, CLOSE
+        return _STAY, CLOSE
 
     def _towards(self, goal: Array) -> Array:
         """From the commanded place, not from where the hand is: it lags behind."""
-        return np.clip((goal - self._physics.target) / STEP_METRES, -1, 1)
+        motion: Array = np.clip((goal - self._physics.target) / STEP_METRES, -1, 1)
+        return motion

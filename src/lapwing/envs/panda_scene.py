@@ -9,9 +9,6 @@ from typing import Any
 from lapwing.envs.mujoco_gl import mujoco
 from lapwing.errors import WorldError
 
-# Our cameras and the packaged ones they are.
-CAMERAS = {"front": "front", "wrist": "handcam_rgb"}
-
 _UNSEEN = 1  # the group of what the wrist camera never sees, and of nothing else in this scene
 _BEHIND_THE_WRIST = {f"link{number}" for number in range(2, 8)}  # of the arm; it does look down on the foot at times
 _VISUAL = 2  # the packaged group of what is only looked at

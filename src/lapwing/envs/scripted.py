@@ -11,7 +11,7 @@ import numpy as np
 from lapwing.envs.planar import BASE_LIMIT, DECOY, HOME, JOINT_LIMIT, JOINT_STEP, TARGET, Scene
 from lapwing.episode import Array
 
-Quality = Literal["mixed", "expert", "human"]
+Quality = Literal["mixed", "expert", "noisy", "human"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ HABITS = {
 SHARES: dict[Quality, dict[str, float]] = {
     "mixed": {"good": 0.28, "noisy": 0.26, "wrong-target": 0.46},
     "expert": {"good": 1.0},
+    "noisy": {"noisy": 1.0},
     "human": {"human": 1.0},
 }
 

@@ -111,6 +111,12 @@ class Expert:
         self._step = 0
         return {"kind": self._operators.kinds[0]}
 
+    @property
+    def remaining(self) -> float:
+        """How far the task is from done, in m: from each hand to its end of the bar."""
+        scene = self._world.scene
+        return float(np.linalg.norm(scene.ends[0, TARGET] - scene.joints[0, :, -1], axis=-1).sum())
+
     def __call__(self, observation: Observation, /) -> Array:
         self._step += 1
         action: Array = self._operators.act(self._world.scene, self._step - 1)[0]
