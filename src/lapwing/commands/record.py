@@ -47,9 +47,10 @@ class Record:
     episodes: int = 1
     """Episodes to keep."""
     quality: Quality = "expert"
-    """Of the scripted expert. mixed: mistaken and failing episodes too; human: rests and hesitation (toy)."""
+    """Of the scripted expert. mixed: mistaken and failing episodes too; noisy: clumsy, but mended; human:
+    rests and hesitation (toy)."""
     size: int | None = None
-    """Height and width of the images in pixels; None: 84, or what the policy was trained on."""
+    """Height and width of the images in pixels; None: the world's own, or what the policy was trained on."""
     seed: int = 0
     """The same seed records the same episodes."""
     rate_hz: float | None = None
@@ -129,8 +130,7 @@ def _keeps_failures(command: Record) -> bool:
 def _open(command: Record) -> tuple[Env, ActionSource]:
     """The world, and who acts in it."""
     if command.expert == "scripted":
-        size = 84 if command.size is None else command.size
-        return make_expert_world(command.world, quality=command.quality, size=size)
+        return make_expert_world(command.world, quality=command.quality, size=command.size)
     from lapwing.run.device import pick_device
     from lapwing.run.execution import Execution
     from lapwing.run.policy import load_policy

@@ -87,7 +87,7 @@ class EpisodeWriter:
         self._expect_fit(observation)
         self.lost = 0
         self._request("begin", dict(meta or {}))
-        self._hand_over(observation, time, np.zeros(self._spec.action_dim, np.float32), 0.0, False)
+        self._hand_over(observation, time, np.zeros(self._spec.action_dim, np.float32), 0.0)
 
     def step(
         self,
@@ -97,9 +97,11 @@ class EpisodeWriter:
         time: float | None = None,
         intervened: bool = False,
         wait: bool = False,
+        grasp_penalty: float | None = None,
     ) -> bool:
         """Hand over an action and the observation after it; False when the disk is so far behind that it was lost.
 
+        grasp_penalty: what working a gripper cost, 0 or below; None where the world has no such cost.
         With `wait` it waits for the disk instead. What follows a lost step is lost as well, so that an episode has
         no holes; `lost` counts. Raises SpecError for what does not fit the spec, DataError when writing has failed.
         """
@@ -115,7 +117,7 @@ class EpisodeWriter:
         if self.lost or not self._ring.free:
             self.lost += 1
             return False
-        self._hand_over(observation, time, action, reward, intervened)
+        self._hand_over(observation, time, action, reward, intervened, grasp_penalty)
         return True
 
     def keep(self, terminated: bool, success: bool | None = None, meta: Meta | None = None) -> Path:
@@ -147,12 +149,19 @@ class EpisodeWriter:
         self._ring.close()
 
     def _hand_over(
-        self, observation: Observation, time: float | None, action: Array, reward: float, intervened: bool
+        self,
+        observation: Observation,
+        time: float | None,
+        action: Array,
+        reward: float,
+        intervened: bool = False,
+        grasp_penalty: float | None = None,
     ) -> None:
         row = self._ring.fill()
         row["time"] = np.nan if time is None else time
         row["state"], row["action"] = observation.state, action
         row["reward"], row["intervened"] = reward, intervened
+        row["grasp_penalty"] = np.nan if grasp_penalty is None else grasp_penalty
         for camera in self._spec.cameras:
             row["images"][camera.name][0] = observation.images[camera.name]
         for sensor in self._spec.sensors:

@@ -36,8 +36,8 @@ _ROOM_TO_SPARE = 16 << 20  # bytes, beside those of the rows
 def row_dtype(spec: RobotSpec) -> np.dtype[Any]:
     """A row as it lies in the ring and in the spool, without gaps.
 
-    time is not a number where the world has no clock; action, reward and intervened belong to the step that led to
-    the row, and are 0 in the first.
+    time is not a number where the world has no clock; action, reward, intervened and grasp_penalty belong to the step
+    that led to the row, and are 0 in the first. grasp_penalty is not a number where the world tells none.
     """
     images = [(camera.name, "u1", (camera.height, camera.width, 3)) for camera in spec.cameras]
     sensors = [(sensor.name, sensor.dtype, sensor.shape) for sensor in spec.sensors]
@@ -47,6 +47,7 @@ def row_dtype(spec: RobotSpec) -> np.dtype[Any]:
             ("time", "<f8"),
             ("reward", "<f4"),
             ("intervened", "?"),
+            ("grasp_penalty", "<f4"),
             ("state", "<f4", (spec.state_dim,)),
             ("action", "<f4", (spec.action_dim,)),
             ("sensors", sensors),
@@ -162,7 +163,7 @@ class _Header:
 def _complete(spool: Path, header: _Header, rows: Array, verdict: Mapping[str, Any]) -> Path:
     """Rows and verdict -> the episode's file in place of the spool."""
     spec, steps = header.spec, rows[1:]
-    time = np.array(rows["time"])
+    time, penalty = np.array(rows["time"]), np.array(steps["grasp_penalty"])
     path = episode_path(spool.parent, _number(spool))
     _expect_room(path, rows.nbytes)
     episode = Episode(
@@ -176,6 +177,7 @@ def _complete(spool: Path, header: _Header, rows: Array, verdict: Mapping[str, A
         time=None if np.isnan(time).any() else time,
         sensors={sensor.name: rows["sensors"][sensor.name] for sensor in spec.sensors},
         intervened=np.array(steps["intervened"]),
+        grasp_penalty=None if np.isnan(penalty).any() else penalty,
     )
     write_aloha_episode(path, episode, spec, header.dialect)
     remove(spool)

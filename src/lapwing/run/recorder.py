@@ -171,6 +171,7 @@ class _Attempt:
             self._time(),
             intervened,
             wait=self._options.rate_hz is None,  # nothing is hurried, so nothing needs to be lost
+            grasp_penalty=self._info.get("grasp_penalty"),
         )
 
     def _time(self) -> float | None:
