@@ -21,7 +21,7 @@ from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.data.formats.hdf5 import ImageLayout
 from lapwing.data.formats.options import Base, ReadOptions
 from lapwing.data.formats.serl_modes import SetupMode
-from lapwing.data.formats.serl_writer import Form
+from lapwing.data.formats.serl_writer import Form, write_serl, write_serl_folder
 from lapwing.episode import Episode, Recording
 from lapwing.errors import ConfigError
 from lapwing.robot.bag_scan import is_bag
@@ -31,10 +31,12 @@ from lapwing.robot.topics import read_topics
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw scripted demonstrations from a simulated world into a flat HDF5 file."""
+    """Draw scripted demonstrations from a simulated world into a flat HDF5 file, or into transitions."""
 
     out: tyro.conf.Positional[Path]
-    """The file to write."""
+    """The file to write; in the formats pickle and npz a name without ending is a folder, with one file an episode."""
+    format: Literal["flat", "pickle", "npz"] = "flat"
+    """The layout to write; pickle and npz: transitions, as SERL reads them."""
     world: envs.World = "toy"
     """The simulated world."""
     episodes: int | None = None
@@ -64,14 +66,39 @@ def sample(args: Sequence[str]) -> int:
         raise ConfigError(f"--size is {command.size}, expected 8 to 4096 pixels")
     spec = envs.world_spec(command.world, command.size)
     drawn = envs.sample_world(command.world, quality=command.quality, size=command.size, seed=command.seed)
-    episodes = steps = successes = 0
-    with FlatWriter(command.out, spec) as writer:
-        for episode in _enough(drawn, command):
-            writer.add(episode)
-            episodes, steps = episodes + 1, steps + episode.num_steps
-            successes += bool(episode.success)
-    print(f"{command.out}: {episodes} episodes, {steps} steps, {successes} of the episodes succeed")
+    tally = _Tally()
+    episodes = tally.count(_enough(drawn, command))
+    suffix = {"flat": command.out.suffix, "pickle": ".pkl", "npz": ".npz"}[command.format]
+    if command.out.suffix not in ("", suffix):
+        raise ConfigError(
+            f"{command.out}: its name ends in {command.out.suffix}, expected {suffix} for --format {command.format}, "
+            "or the name of a folder"
+        )
+    if command.format == "flat":
+        with FlatWriter(command.out, spec) as writer:
+            for episode in episodes:
+                writer.add(episode)
+    elif command.out.suffix:
+        write_serl(command.out, episodes, spec)
+    else:
+        write_serl_folder(command.out, episodes, spec, suffix)
+    print(f"{command.out}: {tally.episodes} episodes, {tally.steps} steps, {tally.successes} of the episodes succeed")
     return 0
+
+
+@dataclass
+class _Tally:
+    """What has gone into a file."""
+
+    episodes: int = 0
+    steps: int = 0
+    successes: int = 0
+
+    def count(self, episodes: Iterator[Episode]) -> Iterator[Episode]:
+        for episode in episodes:
+            yield episode
+            self.episodes, self.steps = self.episodes + 1, self.steps + episode.num_steps
+            self.successes += bool(episode.success)
 
 
 def _enough(drawn: Iterator[Episode], command: Sample) -> Iterator[Episode]:

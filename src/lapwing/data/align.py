@@ -43,6 +43,7 @@ def _align(recording: Recording, index: int, shift: int) -> Episode:
         time=None if episode.time is None else episode.time[rows.start : rows.stop],
         action=episode.action[actions],
         intervened=None if episode.intervened is None else episode.intervened[actions],
+        grasp_penalty=None if episode.grasp_penalty is None else episode.grasp_penalty[actions],
         reward=None if episode.reward is None else episode.reward[lost:],
     )
 

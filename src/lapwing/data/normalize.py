@@ -132,7 +132,10 @@ class Normalizer:
 
 def _reference(state: Array, relative_to: Array) -> Array:
     """What is subtracted from the actions: [..., S] -> [..., A], 0 where an axis is absolute."""
-    return np.where(relative_to >= 0, state[..., np.maximum(relative_to, 0)], np.float32(0))
+    is_relative = relative_to >= 0
+    reference: Array = np.zeros((*state.shape[:-1], len(relative_to)), state.dtype)
+    reference[..., is_relative] = state[..., relative_to[is_relative]]
+    return reference
 
 
 def _offset_and_scale(

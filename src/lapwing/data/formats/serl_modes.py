@@ -29,7 +29,7 @@ _OF_SIZE: dict[int, SetupMode] = {
     14: "dual-arm-learned-gripper",
 }
 _MOST_ARM_AXES = 6  # a pose
-_CLEAR, _SHARE = 0.25, 1 / 3  # uniformly random actions of a warm-up are within a quarter of -1, 0 or 1 half the time
+_CLEAR, _SHARE = 0.25, 2 / 3  # of values drawn uniformly from -1 to 1, half are within a quarter of -1, 0 or 1
 
 
 def mode_of(action: Sequence[Axis]) -> SetupMode:

@@ -42,8 +42,8 @@ def read_npz(path: Path) -> Table:
 
 def _arrays(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check the path") from error
     except Exception as error:  # of a damaged archive zipfile, zlib and numpy raise about anything

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,27 @@ def write_serl(path: Path, episodes: Iterable[Episode], spec: RobotSpec, form: F
         raise DataError(f"{path}: cannot be written ({error}); free some space or choose another folder") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_serl_folder(
+    folder: Path, episodes: Iterable[Episode], spec: RobotSpec, suffix: str, form: Form = "document"
+) -> None:
+    """Write a folder of files, one an episode, numbered so that their names are in order; see `write_serl`."""
+    _expect_free(folder)
+    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    try:
+        draft.mkdir()
+        count = 0
+        for episode in episodes:
+            write_serl(draft / f"episode_{count:06d}{suffix}", [episode], spec, form)
+            count += 1
+        _expect_some(folder, count)
+        _expect_free(folder)
+        draft.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error}); free some space or choose another folder") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _expect_free(path: Path) -> None:
