@@ -15,6 +15,7 @@ from lapwing.envs import World, make_world, world_spec
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run import evaluate as evaluating
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.run.classifier_report import is_classifier, write_classifier_report
 from lapwing.run.controls import Blind, Hold
 from lapwing.run.device import pick_device
 from lapwing.run.evaluate import Actor, Evaluation, save_evaluation
@@ -169,5 +170,10 @@ class Report:
 def report(args: Sequence[str]) -> int:
     """`lapwing report`"""
     command = parse(Report, args, "lapwing report")
-    print(write_report(command.run, command.compare))
+    if is_classifier(command.run):
+        if command.compare:
+            raise ConfigError("--compare: a classifier is set beside no other run; leave it out")
+        print(write_classifier_report(command.run))
+    else:
+        print(write_report(command.run, command.compare))
     return 0

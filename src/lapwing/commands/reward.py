@@ -44,8 +44,6 @@ class TrainReward:
     """Files or folders of transitions (pkl, npz) whose observations show success."""
     failure: tuple[Path, ...] = ()
     """Files or folders of transitions whose observations do not; two or three times as many frames is good."""
-    image_keys: tuple[str, ...] = ()
-    """The cameras to look at; all where none is named."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run at --out, from its last checkpoint; give the same files."""
 
@@ -59,7 +57,7 @@ def train(args: Sequence[str]) -> int:
     command = parse(TrainReward, args, "lapwing train reward", default)
     if not (command.recordings or command.success or command.failure):
         raise ConfigError("no labelled frames, expected --success DIR and --failure DIR, or recordings with rewards")
-    paths = LabelledPaths(command.success, command.failure, command.recordings, command.image_keys)
+    paths = LabelledPaths(command.success, command.failure, command.recordings)
     run = train_reward(paths, command.out, command.config, command.options, command.resume)
     if read_ranks().is_first:
         print(f"{run}: {_said(run)}; see {run / 'report.html'}")

@@ -22,6 +22,8 @@ from lapwing.episode import Array, Episode, Frames, Recording
 from lapwing.errors import DataError
 from lapwing.spec import Camera
 
+_DEFAULTS = ReadOptions()
+
 
 @dataclass(frozen=True)
 class LabelledFiles:
@@ -36,29 +38,28 @@ def read_labelled_files(
     success: Sequence[Path],
     failure: Sequence[Path],
     recordings: Sequence[Path] = (),
-    image_keys: Sequence[str] = (),
+    options: ReadOptions = _DEFAULTS,
     size: int | None = None,
-    options: ReadOptions | None = None,
     progress: bool = True,
 ) -> LabelledFiles:
     """Read files or folders of successes and of failures, and recordings, whose rewarded steps lead to success.
 
-    image_keys: the cameras to keep, none for all; size: pixels to bring all frames to, None for the recorded size.
-    Raises DataError when a folder is empty, or cameras are missing or of different sizes.
+    options.image_keys: the cameras to keep, none for all; size: pixels to bring all frames to, None for the recorded
+    size. Raises DataError when a folder is empty, or cameras are missing or of different sizes.
     """
     parts = [
         Part(str(one.path), one.path.name, one.frames, one.label)
         for label, paths in ((1, success), (0, failure))
         for path in paths
-        for one in read_labelled(path, label, image_keys)
+        for one in read_labelled(path, label, options.image_keys)
     ]
     notes: list[str] = []
     for path in recordings:
-        more, said = _episodes(read_recording(path, options or ReadOptions()), image_keys, size, progress)
+        more, said = _episodes(read_recording(path, options), options.image_keys, size, progress)
         parts, notes = [*parts, *more], [*notes, *said]
     if not parts:
         raise DataError("labelled frames: none, expected files of successes and of failures; give --success, --failure")
-    chosen = [_choose(part, image_keys or tuple(parts[0].images), size) for part in parts]
+    chosen = [_choose(part, options.image_keys or tuple(parts[0].images), size) for part in parts]
     return LabelledFiles(_cameras(chosen), tuple(chosen), tuple(notes))
 
 

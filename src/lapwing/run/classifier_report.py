@@ -17,11 +17,14 @@ from lapwing.run.verdict import percent, span
 _BADLY_CALIBRATED = 0.1
 
 
+def is_classifier(run: Path) -> bool:
+    """Whether `run` is one of `lapwing train reward`."""
+    return (read_json(run / "config.json") or {}).get("algorithm") == "reward"
+
+
 def write_classifier_report(run: Path) -> Path:
-    """Write RUN/report.html and return its path. Raises CheckpointError when `run` is none, or a file is damaged."""
-    config = read_json(run / "config.json")
-    if config is None or config.get("algorithm") != "reward":
-        raise CheckpointError(f"{run}: not a run of `lapwing train reward`; see `lapwing report` for the others")
+    """Write the page of a classifier's run and return its path. Raises CheckpointError when a file is damaged."""
+    config = read_json(run / "config.json") or {}
     record = read_json(run / "held_out.json")
     if record is None:
         raise CheckpointError(f"{run}: held_out.json is missing, for nothing was measured yet; go on with --resume")

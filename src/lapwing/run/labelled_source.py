@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lapwing.agent import Labelled, Learner, RewardFacts, Sampling
-from lapwing.agents.reward import RewardAgent
+from lapwing.agents.reward import RewardAgent, RewardConfig
 from lapwing.batch import Batch
 from lapwing.data.labelled import Division, LabelledFrames, divide
 from lapwing.data.labelled_files import read_labelled_files
@@ -84,10 +84,11 @@ class LabelledSource:
     def judge(self, agent: Learner, device: torch.device, samples: int | None) -> Measured:
         """Choose the agent's temperature and threshold on the calibration part, and measure them on the test part."""
         assert isinstance(agent, RewardAgent)
+        config: RewardConfig = agent.config
         logit, label = logits(agent, self.calibration, device, samples)
-        chosen = calibrate(logit, label, agent.config.max_false_positive_rate)
+        chosen = calibrate(logit, label, config.max_false_positive_rate)
         agent.calibrate(chosen.temperature, chosen.threshold)
-        found = classify(*logits(agent, self.test, device, samples), chosen, agent.config.max_false_positive_rate)
+        found = classify(*logits(agent, self.test, device, samples), chosen, config.max_false_positive_rate)
         row = {
             "valid/loss": cross_entropy(logit, label, chosen.temperature),
             "test/loss": found.loss,
@@ -135,14 +136,11 @@ def open_labelled(
     success: Sequence[Path],
     failure: Sequence[Path],
     recordings: Sequence[Path],
-    image_keys: Sequence[str],
     options: TrainOptions,
     progress: bool = True,
 ) -> LabelledSource:
-    """Read, check and divide. Raises DataError."""
-    files = read_labelled_files(
-        success, failure, recordings, image_keys, options.image_size, options.reading, progress=progress
-    )
+    """Read, check and divide; of `options.image_keys` none means all cameras. Raises DataError."""
+    files = read_labelled_files(success, failure, recordings, options.reading, options.image_size, progress)
     _expect_both_kinds([part.label for part in files.parts], success, failure, files.notes)
     division = divide(files.parts, options.train_fraction, options.seed)
     train, calibration, test = (

@@ -20,15 +20,11 @@ from lapwing.run.train import train_on
 
 @dataclass(frozen=True)
 class LabelledPaths:
-    """Where labelled frames are: files or folders of successes and failures, and recordings whose rewards tell.
-
-    image_keys: the cameras to look at, none for all.
-    """
+    """Where labelled frames are: files or folders of successes and failures, and recordings whose rewards tell."""
 
     success: Sequence[Path] = ()
     failure: Sequence[Path] = ()
     recordings: Sequence[Path] = ()
-    image_keys: Sequence[str] = ()
 
 
 def train_reward(
@@ -41,9 +37,7 @@ def train_reward(
     opened: list[LabelledSource] = []
 
     def open_source(progress: bool) -> LabelledSource:
-        opened.append(
-            open_labelled(paths.success, paths.failure, paths.recordings, paths.image_keys, options, progress)
-        )
+        opened.append(open_labelled(paths.success, paths.failure, paths.recordings, options, progress))
         return opened[0]
 
     train_on(open_source, out, "reward", config, options, resume)
