@@ -33,7 +33,8 @@ class Batch:
     discount is 0). mc_return: float32 [B], discounted return to the episode's recorded end, for judging values.
     For `Chunks` next_obs is None and reward, discount and mc_return are those of the single step.
     grasp_penalty: float32 [B], a cost (0 or below) of working a gripper, over the same steps as the reward but not
-    part of it; None where the data has none. label: float32 [B], 1 where the observation shows success; of
+    part of it; None where the data has none. demonstrated: bool [B], True where the action is a demonstrator's, not the
+    agent's own; None where all are. label: float32 [B], 1 where the observation shows success; of
     `Labelled` batches alone, whose action is [B, 0, A], with reward, discount and mc_return 0.
     """
 
@@ -45,6 +46,7 @@ class Batch:
     mc_return: Tensor
     next_obs: Obs | None = None
     grasp_penalty: Tensor | None = None
+    demonstrated: Tensor | None = None
     label: Tensor | None = None
 
     @property
@@ -61,6 +63,7 @@ class Batch:
             mc_return=_move(self.mc_return, device),
             next_obs=None if self.next_obs is None else self.next_obs.to(device),
             grasp_penalty=None if self.grasp_penalty is None else _move(self.grasp_penalty, device),
+            demonstrated=None if self.demonstrated is None else _move(self.demonstrated, device),
             label=None if self.label is None else _move(self.label, device),
         )
 

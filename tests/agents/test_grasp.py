@@ -79,5 +79,5 @@ def test_loss_by_hand_concerns_what_was_chosen_alone() -> None:
 
 def test_imitation_loss_by_hand() -> None:
     q = torch.tensor([[0.0, math.log(2), 0.0], [0.0, 0.0, 0.0]])
-    loss = grasp_imitation_loss(q, torch.tensor([1, 2]))
+    loss = grasp_imitation_loss(q, torch.tensor([1, 2])).mean()
     assert loss.item() == pytest.approx((math.log(2) + math.log(3)) / 2)

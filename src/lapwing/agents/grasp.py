@@ -61,5 +61,5 @@ def grasp_loss(q: Tensor, choice: Tensor, target: Tensor) -> Tensor:
 
 
 def grasp_imitation_loss(q: Tensor, choice: Tensor) -> Tensor:
-    """Cross-entropy of the data's choice, int64 [B], with the values q [B, choices] as log odds."""
-    return F.cross_entropy(q, choice)
+    """Cross-entropy [B] of the data's choice, int64 [B], with the values q [B, choices] as log odds."""
+    return F.cross_entropy(q, choice, reduction="none")

@@ -72,9 +72,11 @@ class SacConfig:
     clip_targets: bool = True
     """Clamp the targets to the range of returns in the data."""
     imitation: float = 1.0
-    """Weight of staying near the recorded actions, beside Q scaled to a mean of 1; 0: plain SAC."""
+    """Weight of staying near demonstrated actions, beside Q scaled to a mean of 1; 0: plain SAC."""
     grasp_imitation: float = 1.0
-    """Weight of the cross-entropy of the recorded grasps."""
+    """Weight of the cross-entropy of demonstrated grasps."""
+    imitation_steps: int = 0
+    """Updates over which both weights fall to 0, evenly, for what goes on online; 0: they stay."""
     conservative: float = 0.0
     """Weight of Cal-QL's term, which keeps Q of unseen actions below recorded returns; for what goes online later."""
     conservative_actions: int = 4
@@ -98,7 +100,7 @@ class SacConfig:
         for name in ("n_step", "critics", "cta_ratio", "temperature", "conservative_actions", "lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"sac: {name} is {getattr(self, name)}, expected a positive number")
-        for name in ("imitation", "grasp_imitation", "conservative", "random_shift"):
+        for name in ("imitation", "grasp_imitation", "imitation_steps", "conservative", "random_shift"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"sac: {name} is {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.target_critics <= self.critics:
@@ -249,8 +251,8 @@ class SacAgent:
         loss = grasp_loss(q, taken, target)
         metrics = {"grasp_loss": loss.detach(), "grasp_accuracy": (q.argmax(-1) == taken).float().mean()}
         if self.config.grasp_imitation > 0:
-            imitation = grasp_imitation_loss(q, taken)
-            loss = loss + self.config.grasp_imitation * imitation
+            imitation = masked_mean(grasp_imitation_loss(q, taken), batch.demonstrated)
+            loss = loss + self.config.grasp_imitation * self._imitation_left() * imitation
             metrics["grasp_imitation_loss"] = imitation.detach()
         return loss, metrics
 
@@ -278,9 +280,10 @@ class SacAgent:
         q = self.q(feature, action).mean(0)
         self.critic.requires_grad_(True)
         loss = (self.temperature().detach() * log_prob - q).mean()
-        near = F.mse_loss(policy.mode(), batch.action[:, 0, self.moves])
+        near = masked_mean((policy.mode() - batch.action[:, 0, self.moves]).square().mean(-1), batch.demonstrated)
         if self.config.imitation > 0:
-            loss = loss / q.detach().abs().mean().clamp_min(1e-3) + self.config.imitation * near
+            weight = self.config.imitation * self._imitation_left()
+            loss = loss / q.detach().abs().mean().clamp_min(1e-3) + weight * near
         gradient_step(self.optimizers["actor"], loss)
         entropy = -log_prob.detach().mean()
         gradient_step(self.optimizers["temperature"], self.temperature() * (entropy - self.target_entropy))
@@ -291,6 +294,11 @@ class SacAgent:
             "temperature": self.temperature().detach(),
             "action_mse": near.detach(),
         }
+
+    def _imitation_left(self) -> float:
+        """The share of the imitation weights that this update still has."""
+        steps = self.config.imitation_steps
+        return max(0.0, 1 - self.updates / steps) if steps else 1.0
 
     def policy(self, feature: Tensor) -> SquashedGaussian:
         """The distribution of the continuous axes at features [..., F]."""
@@ -366,6 +374,13 @@ class Temperature(nn.Module):
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of every critic [E, B] to the one target [B]: equation (2)."""
     return (q - target).square().mean()
+
+
+def masked_mean(values: Tensor, chosen: Tensor | None) -> Tensor:
+    """Mean of values [B] where `chosen`, bool [B]; of all where that is None, 0 where none is chosen."""
+    if chosen is None:
+        return values.mean()
+    return (values * chosen).sum() / chosen.sum().clamp_min(1)
 
 
 def conservative_loss(log_weighted: Tensor, q: Tensor) -> Tensor:

@@ -90,7 +90,12 @@ def _join(first: Batch, second: Batch) -> Batch:
         mc_return=torch.cat([first.mc_return, second.mc_return]),
         next_obs=_join_obs(first.next_obs, second.next_obs),
         grasp_penalty=_join_penalties(first, second),
+        demonstrated=torch.cat([_demonstrated(first), _demonstrated(second)]),
     )
+
+
+def _demonstrated(batch: Batch) -> Tensor:
+    return torch.ones_like(batch.reward, dtype=torch.bool) if batch.demonstrated is None else batch.demonstrated
 
 
 def _join_obs(first: Obs, second: Obs) -> Obs:

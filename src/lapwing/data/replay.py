@@ -205,6 +205,7 @@ class ReplayBuffer:
             mc_return=_float32(self._returns[sampling.gamma].get(picks)),
             next_obs=Obs({}, torch.from_numpy(self.normalizer.encode_state(next_state))),
             grasp_penalty=_float32(penalty),
+            demonstrated=torch.from_numpy(self._rows.get("intervened", picks)),
         )
 
     def _gather(self, rows: Array) -> dict[str, torch.Tensor]:

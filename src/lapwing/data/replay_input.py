@@ -39,13 +39,14 @@ def next_row(
 def recorded_rows(episode: Episode, spec: RobotSpec) -> Iterator[Row]:
     """The rows of a recorded episode, one more than it has steps. Raises SpecError, DataError.
 
-    Where the observation after the last step was not recorded, the one before stands in for it.
+    An episode without marks is a demonstrator's throughout. Where the observation after the last step was not
+    recorded, the one before stands in for it.
     """
     if episode.reward is None:
         raise DataError("replay buffer: an episode without rewards, which this algorithm needs; record rewards")
     steps = episode.num_steps
     penalty = np.zeros(steps) if episode.grasp_penalty is None else episode.grasp_penalty
-    intervened = np.zeros(steps, bool) if episode.intervened is None else episode.intervened
+    intervened = np.ones(steps, bool) if episode.intervened is None else episode.intervened
     observations = _observations(episode, spec)
     observation = next(observations)
     yield first_row(observation, spec)
