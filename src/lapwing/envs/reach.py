@@ -145,7 +145,6 @@ class Expert:
         self._step = 0
         return {"kind": self._operators.kinds[0]}
 
-    @property
     def remaining(self) -> float:
         """How far the task is from done, in m: from each hand to its grip, and from there to its place."""
         scene = self._world.scene
@@ -161,8 +160,8 @@ def demonstrations(mode: Mode, quality: Quality, size: int | None, seed: int) ->
     """Episodes of scripted operators without end, the same ones for the same seed.
 
     "mixed": 40 % good, 30 % noisy and 30 % that take another place for the green one and fail (meta "kind": good,
-    noisy, astray); "expert": good ones alone; "human": operators who move slowly and rest. Every episode keeps the
-    observation after its last action.
+    noisy, astray); "expert": good ones alone; "noisy": noisy ones alone; "human": operators who move slowly and rest.
+    Every episode keeps the observation after its last action.
     """
     # World seeds lie above those a person types, so that no evaluation meets a world of the training data.
     draws = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ class Habit:
 
 
 HABITS = {
-    "good": Habit(jitter=0.1),
+    "good": Habit(jitter=0.2, slip=0.03),
     "noisy": Habit(jitter=0.6, slip=0.1),
     "astray": Habit(jitter=0.2, slip=0.02, astray=0.2),
     "human": Habit(jitter=0.1, rest=0.2, speed=(0.4, 0.7)),

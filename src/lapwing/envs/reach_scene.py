@@ -23,7 +23,7 @@ LOW, HIGH = np.array([-0.5, 0.0]), np.array([0.5, 0.8])
 STEP = 0.06
 """How far an action of 1 moves a hand along x or y."""
 HALF_BAR = 0.15
-NEAR = 0.06
+NEAR = 0.08
 """A hand this near to a grip can take it; a thing with every grip this near to its place is at its goal."""
 APART = 0.25
 """Least distance between where a thing starts and where it is to go."""
