@@ -68,7 +68,7 @@ def format_info(figures: dict[str, Any]) -> str:
 
 
 def _axes_text(names: Sequence[str]) -> str:
-    return f"{len(names)} axes: {listed(names, limit=40)}"
+    return f"{len(names)} axes: {listed(names, limit=40)}" if names else "none"
 
 
 def _spread_text(spread: dict[str, float]) -> str:

@@ -22,8 +22,9 @@ def hold_action(state: Array, spec: RobotSpec, normalizer: Normalizer) -> Array:
     for index, axis in enumerate(spec.action):
         if axis.kind == "gripper":
             axes[index] = place.get(axis.name, -1)
-    mean = np.where(axes >= 0, np.float32(0), normalizer.action_mean)
-    held: Array = np.where(axes >= 0, state[..., np.maximum(axes, 0)], mean)
+    is_held = axes >= 0
+    held: Array = np.broadcast_to(normalizer.action_mean, (*state.shape[:-1], len(axes))).astype(state.dtype)
+    held[..., is_held] = state[..., axes[is_held]]
     return held
 
 
