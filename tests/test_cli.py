@@ -70,7 +70,7 @@ def test_the_version_is_printed(lapwing: Lapwing) -> None:
     ("command", "message"),
     [
         ("fly", "unknown command 'fly'; known: bench, data, "),
-        ("data fly", "unknown command 'data fly'; known after data: check, convert, info, sample"),
+        ("data fly", "unknown command 'data fly'; known after data: check, convert, info, label, sample"),
         ("data check", "PATH"),
         ("data sample x.hdf5 --world mars", "invalid choice 'mars' for argument '--world'"),
         ("data sample x.hdf5 --quality best", "invalid choice 'best' for argument '--quality'"),
