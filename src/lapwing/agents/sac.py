@@ -71,6 +71,8 @@ class SacConfig:
     """Count entropy in the targets, as plain SAC does."""
     clip_targets: bool = True
     """Clamp the targets to the range of returns in the data."""
+    stop_when_diverged: bool = True
+    """Stop when the mean of Q has been further from that range than it is wide for a whole row of progress.csv."""
     imitation: float = 1.0
     """Weight of staying near demonstrated actions, beside Q scaled to a mean of 1; 0: plain SAC."""
     grasp_imitation: float = 1.0
@@ -185,7 +187,7 @@ class SacAgent:
         feature = self.encoder(obs)
         metrics = self._step_critic(batch, feature, next_feature, target_feature)
         if self.updates % self.config.cta_ratio == 0:
-            self._actor_metrics = self._step_actor(batch, self._policy_feature(obs))
+            self._actor_metrics = self._step_actor(batch, feature.detach(), self._policy_feature(obs))
         self.updates += 1
         for name in self.slow:
             track(self.networks[f"target_{name}"], self.networks[name], self.config.tau)
@@ -207,13 +209,7 @@ class SacAgent:
         target = self._target(batch, next_feature, target_feature)
         q = self.q(feature, moved)
         loss = critic_loss(q, target)
-        metrics = {
-            "critic_loss": loss.detach(),
-            "q_mean": q.detach().mean(),
-            "q_min": q.detach().min(),
-            "q_max": q.detach().max(),
-            "q_out_of_range": ((q.detach() < self.value_low) | (q.detach() > self.value_high)).float().mean(),
-        }
+        metrics = {"critic_loss": loss.detach(), **self._value_metrics(q.detach())}
         if self.config.conservative > 0:
             gap = self._conservative(batch, feature, next_feature, q)
             loss = loss + self.config.conservative * gap
@@ -222,6 +218,23 @@ class SacAgent:
             grasp, grasp_metrics = self._grasp_loss(batch, feature, next_feature, target_feature)
             loss, metrics = loss + grasp, metrics | grasp_metrics
         gradient_step(self.optimizers["critic"], loss)
+        return metrics
+
+    def _value_metrics(self, q: Tensor) -> Metrics:
+        """What the critics say [E, B] of the data's actions, and how that lies to the range of returns in the data.
+
+        Sound values of returns at its edge lie a little outside: only beyond a tenth of its width do they count.
+        """
+        middle, half = (self.value_high + self.value_low) / 2, (self.value_high - self.value_low) / 2
+        mean = q.mean()
+        metrics = {
+            "q_mean": mean,
+            "q_min": q.min(),
+            "q_max": q.max(),
+            "q_out_of_range": ((q - middle).abs() > 1.2 * half).float().mean(),
+        }
+        if self.config.stop_when_diverged:
+            metrics["q_diverged"] = ((mean - middle).abs() > 3 * half).float()
         return metrics
 
     @torch.no_grad()
@@ -273,8 +286,9 @@ class SacAgent:
         many = feature.expand(len(action), *feature.shape)
         return self.q(many.flatten(0, 1), action.flatten(0, 1)).reshape(-1, *action.shape[:2])
 
-    def _step_actor(self, batch: Batch, feature: Tensor) -> Metrics:
-        policy = self.policy(feature)
+    def _step_actor(self, batch: Batch, feature: Tensor, policy_feature: Tensor) -> Metrics:
+        """Equations (4) and (5). The critics judge by `feature`, which nothing was dropped from."""
+        policy = self.policy(policy_feature)
         action, log_prob = policy.sample()
         self.critic.requires_grad_(False)
         q = self.q(feature, action).mean(0)
@@ -357,7 +371,9 @@ class SacAgent:
         self.networks.load_state_dict(state["networks"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.updates, self._actor_metrics = state["updates"], dict(state["actor_metrics"])
+        device = self.temperature.raw.device
+        self.updates = state["updates"]
+        self._actor_metrics = {name: value.to(device) for name, value in state["actor_metrics"].items()}
 
 
 class Temperature(nn.Module):
@@ -365,7 +381,8 @@ class Temperature(nn.Module):
 
     def __init__(self, initial: float) -> None:
         super().__init__()
-        self.raw = nn.Parameter(torch.tensor(math.log(math.expm1(initial))))
+        inverse = initial + math.log(-math.expm1(-initial))  # of softplus, without overflow
+        self.raw = nn.Parameter(torch.tensor(inverse))
 
     def forward(self) -> Tensor:
         return F.softplus(self.raw)
@@ -384,7 +401,7 @@ def masked_mean(values: Tensor, chosen: Tensor | None) -> Tensor:
 
 
 def conservative_loss(log_weighted: Tensor, q: Tensor) -> Tensor:
-    """Soft maximum of Q over drawn actions, less Q of the data's: Cal-QL (Nakamoto et al., 2023, equation 3.1).
+    """Soft maximum of Q over drawn actions, less Q of the data's: Cal-QL (Nakamoto et al., 2023).
 
     log_weighted: [E, M, B], Q of each drawn action, less the logarithm of its density; q: [E, B].
     """

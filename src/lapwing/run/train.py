@@ -185,6 +185,7 @@ class _Loop:
         log.write(step, {"seconds": self._seconds(), **timing, **means, **collected, **measured})
         self._watch()
         _expect_finite(means, step, session.out)
+        self._stop_if_diverged(means)
 
     def _q_warning(self, log: RunLog, means: Mapping[str, float]) -> str:
         """A word for the bar while Q is outside the range of returns, and a line each time it gets there.
@@ -204,6 +205,23 @@ class _Loop:
                 "on, look again if it stays"
             )
         return f", Q outside {outside:.0%}"
+
+    def _stop_if_diverged(self, means: Mapping[str, float]) -> None:
+        """Save, and raise ConfigError, where Q was far outside the range of returns in every step of an interval.
+
+        The first interval shows the initial weights more than what was learned.
+        """
+        session, step = self._session, self._session.state.step
+        if means.get("q_diverged", 0.0) < 1 or step <= session.options.log_every:
+            return
+        if not session.ranks.many:  # else the others would have to save with this one, and know nothing of it
+            self._save()
+        low, high = session.facts.returns
+        raise ConfigError(
+            f"{session.out}: Q is {means['q_mean']:.3g} on average at step {step}, expected about the returns in the "
+            f"data ({low:.3g} to {high:.3g}): training diverged; step {self._saved_step} is saved; start another run "
+            "with imitation 1, clip_targets or a lower lr (no stop_when_diverged: go on all the same)"
+        )
 
     def _judge(self, log: RunLog) -> dict[str, float]:
         """Measure on the held-out episodes; remember whether this is the best step so far."""
