@@ -175,8 +175,8 @@ def _notes(recording: Recording, options: ConvertOptions) -> list[str]:
         without = sum(one.num_rows == one.num_steps and one.truncated for one in episodes)
         if options.to != "flat" and without:
             notes.append(
-                f"{without} episodes were cut and lack the observation after their last action: the last one stands "
-                "for it, and other programs take it for true"
+                f"the observation after the last action is unknown in {without} of the episodes that were cut: the one "
+                "before it stands for it, and other programs take it for true"
             )
         if episodes and all(episode.reward is None for episode in episodes):
             notes.append("no rewards, which offline RL (LAPO) needs: --reward last-step or LABELS.json gives them")
