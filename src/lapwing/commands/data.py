@@ -22,6 +22,7 @@ from lapwing.data.formats.hdf5 import ImageLayout
 from lapwing.data.formats.options import Base, ReadOptions
 from lapwing.data.formats.serl_modes import SetupMode
 from lapwing.data.formats.serl_writer import Form, write_serl, write_serl_folder
+from lapwing.data.labelled_writer import write_labelled
 from lapwing.episode import Episode, Recording
 from lapwing.errors import ConfigError
 from lapwing.robot.bag_scan import is_bag
@@ -43,12 +44,15 @@ class Sample:
     """Whole episodes to draw; 100 when --n-samples is not given either."""
     n_samples: int | None = None
     """Exact number of steps to draw; the last episode is cut, as truncated."""
-    quality: Literal["mixed", "expert", "human"] = "mixed"
-    """mixed: the whole range from expert to failing; expert: successes; human (toy): with rests and hesitation."""
-    size: int = 84
-    """Height and width of the images in pixels."""
+    quality: envs.Quality = "mixed"
+    """mixed: the whole range from expert to failing; expert: successes; noisy (toy, panda): clumsy, but mended; human
+    (toy): with rests and hesitation."""
+    size: int | None = None
+    """Height and width of the images in pixels; None: the world's own, 84 or 128 (panda)."""
     seed: int = 0
     """The same seed draws the same episodes."""
+    labelled: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Of panda: draw frames for a success classifier instead, into OUT/success and OUT/failure (pickle, or npz)."""
 
 
 def sample(args: Sequence[str]) -> int:
@@ -62,8 +66,10 @@ def sample(args: Sequence[str]) -> int:
             raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
     if command.seed < 0:
         raise ConfigError(f"--seed is {command.seed}, expected 0 or more")
-    if not 8 <= command.size <= 4096:
+    if command.size is not None and not 8 <= command.size <= 4096:
         raise ConfigError(f"--size is {command.size}, expected 8 to 4096 pixels")
+    if command.labelled:
+        return _sample_labelled(command)
     spec = envs.world_spec(command.world, command.size)
     drawn = envs.sample_world(command.world, quality=command.quality, size=command.size, seed=command.seed)
     tally = _Tally()
@@ -83,6 +89,17 @@ def sample(args: Sequence[str]) -> int:
     else:
         write_serl_folder(command.out, episodes, spec, suffix)
     print(f"{command.out}: {tally.episodes} episodes, {tally.steps} steps, {tally.successes} of the episodes succeed")
+    return 0
+
+
+def _sample_labelled(command: Sample) -> int:
+    if command.n_samples is not None or command.quality != "mixed":
+        raise ConfigError("--labelled draws whole episodes of quality mixed; leave out --n-samples and --quality")
+    spec = envs.world_spec(command.world, command.size)
+    drawn = envs.sample_labelled(command.world, size=command.size, seed=command.seed)
+    suffix = ".npz" if command.format == "npz" else ".pkl"
+    successes, failures = write_labelled(command.out, _enough(drawn, command), spec, suffix)
+    print(f"{command.out}: {successes} frames show success, {failures} do not")
     return 0
 
 

@@ -24,7 +24,7 @@ from lapwing.episode import Array, Episode, Observation
 from lapwing.errors import SpecError
 
 MAX_STEPS = 100
-LINGER = 10  # steps after a success, in data for a classifier
+LINGER = 20  # steps after a success, in data for a classifier
 TOGGLE_PENALTY = -0.02  # gym-hil's, for each change of an open gripper to closing, or of a closed one to opening
 
 

@@ -21,7 +21,7 @@ Quality = Literal["mixed", "expert", "noisy"]
 SHARES: dict[Quality, dict[str, float]] = {
     "expert": {"clean": 1.0},
     "noisy": {"noisy": 1.0},
-    "mixed": {"clean": 0.3, "noisy": 0.3, "missed": 0.1, "dropped": 0.1, "stopped": 0.1, "hesitant": 0.1},
+    "mixed": {"clean": 0.36, "noisy": 0.36, "missed": 0.07, "dropped": 0.07, "stopped": 0.07, "hesitant": 0.07},
 }
 OPEN, HOLD, CLOSE = -1.0, 0.0, 1.0
 
@@ -80,7 +80,6 @@ class Expert:
         self._steps = self._failed_for = 0
         return {"kind": self._style.kind}
 
-    @property
     def remaining(self) -> float:
         """How far the task is from done, in m: from the hand to the block, and from there up."""
         physics = self._physics

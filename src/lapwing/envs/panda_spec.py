@@ -15,7 +15,7 @@ _JOINTS = tuple(range(1, 8))
 _ROBOT = (
     *(Axis(f"joint_{number}", "rad", "arm") for number in _JOINTS),
     *(Axis(f"joint_{number}_velocity", "rad/s", "arm") for number in _JOINTS),
-    Axis("gripper", "commanded: open 0, closed 1", "gripper", 0.0, 1.0),
+    Axis("gripper_closed", "commanded share: open 0, closed 1", "gripper", 0.0, 1.0),
     *(Axis(f"hand_{axis}", "m", "arm") for axis in "xyz"),
 )
 _BLOCK = tuple(Axis(f"block_{axis}", "m") for axis in "xyz")
