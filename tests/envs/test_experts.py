@@ -89,7 +89,7 @@ def test_mixed_operators_say_what_they_are() -> None:
 
 
 def test_unknown_worlds_are_refused() -> None:
-    with pytest.raises(WorldError, match="world 'mars' is unknown; choose one of toy, aloha"):
+    with pytest.raises(WorldError, match="world 'mars' is unknown; choose one of toy, toy-single-fixed"):
         make_expert_world("mars", quality="expert")
 
 

@@ -353,7 +353,7 @@ def test_worlds_are_made_by_name() -> None:
     world: BatchEnv = make_world("toy", num=2, size=20)
     assert (world.num, world.spec, world.max_steps) == (2, world_spec("toy", 20), 50)
     assert "toy" in WORLDS
-    with pytest.raises(WorldError, match="'toys' is unknown; choose one of toy, aloha, aloha-insertion"):
+    with pytest.raises(WorldError, match=r"'toys' is unknown; choose one of toy, .*aloha, aloha-insertion"):
         make_world("toys")
     with pytest.raises(WorldError, match="unknown"):
         world_spec("")

@@ -294,6 +294,14 @@ def test_steps_of_a_takeover_are_marked(plain: Studio) -> None:
     assert (first.resets, other.resets) == ([3], [3])
 
 
+def test_what_working_a_gripper_cost_is_kept(plain: Studio) -> None:
+    costs = {step: Info(success=step == 3, grasp_penalty=-0.02 * (step == 2)) for step in (1, 2, 3)}
+    plain.record(Counter(costs, ends={3: (True, False)}))
+    np.testing.assert_allclose(plain.last().grasp_penalty, [0.0, -0.02, 0.0])
+    plain.record(Counter(ends={3: (True, False)}))
+    assert plain.last().grasp_penalty is None
+
+
 def test_a_key_takes_over_and_hands_back(plain: Studio) -> None:
     first, other = Constant(1.0), Constant(2.0)
     source = Takeover(first, other)

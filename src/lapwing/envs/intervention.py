@@ -11,10 +11,11 @@ from lapwing.errors import ConfigError
 
 @runtime_checkable
 class Watching(Protocol):
-    """An expert who also sees how far the task is from done, in m."""
+    """An expert who also sees how far the task is from done."""
 
-    @property
-    def remaining(self) -> float: ...
+    def remaining(self) -> float:
+        """Metres that are left to go."""
+        ...
 
 
 class Intervened:
@@ -60,7 +61,7 @@ class Intervened:
     def __call__(self, observation: Observation, /) -> Array | None:
         if self.intervening and (self._acted == self._steps or not self.budget_left):
             self._hand_back()
-        elif not self.intervening:
+        if not self.intervening:
             self._watch()
         if not self.intervening:
             return self._policy(observation)
@@ -70,7 +71,7 @@ class Intervened:
 
     def _watch(self) -> None:
         """Take over where the policy has had its time."""
-        remaining = self._eye.remaining
+        remaining = self._eye.remaining()
         self._waited += 1
         if remaining <= self._nearest - self._gain:
             self._nearest, self._waited = remaining, 0

@@ -111,7 +111,6 @@ class Expert:
         self._step = 0
         return {"kind": self._operators.kinds[0]}
 
-    @property
     def remaining(self) -> float:
         """How far the task is from done, in m: from each hand to its end of the bar."""
         scene = self._world.scene
