@@ -116,6 +116,14 @@ def test_predicting_is_without_dropout_and_without_shift(make_agent, batch):
     assert torch.equal(agent.predict(batch.obs), agent.predict(batch.obs))
 
 
+def test_it_decides_in_full_precision_whatever_it_trains_in(make_agent, batch):
+    agent = make_agent()
+    exact = agent.logit(batch.obs)
+    agent.prepare(torch.device("cpu"), bf16=True, compiled=False)
+    assert torch.equal(agent.logit(batch.obs), exact)
+    assert agent.acting.encoder.autocast is torch.bfloat16
+
+
 def test_an_update_makes_the_threshold_void(make_agent, batch):
     agent = make_agent()
     agent.calibrate(1.0, 0.25)

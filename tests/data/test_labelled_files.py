@@ -81,6 +81,11 @@ def test_an_empty_folder_of_successes_is_refused(tmp_path, both):
         read_labelled_files([empty], [both[1]])
 
 
+def test_a_file_given_twice_is_refused(both):
+    with pytest.raises(DataError, match=r"a.pkl: is given twice, expected each file once"):
+        read_labelled_files([both[0], both[0] / ".." / "success" / "a.pkl"], [both[1]])
+
+
 def test_nothing_given_is_refused():
     with pytest.raises(DataError, match="labelled frames: none, expected files of successes and of failures"):
         read_labelled_files([], [])

@@ -97,9 +97,13 @@ class RewardAgent:
 
     @torch.no_grad()
     def logit(self, obs: Obs) -> Tensor:
-        """What (2) is the sigmoid of, before T, float32 [B]."""
-        self.acting.eval()
-        return self.acting(obs)  # type: ignore[no-any-return]
+        """What (2) is the sigmoid of, before T, float32 [B]. In full precision, as thresholds are chosen and used."""
+        encoder = self.acting.eval().encoder
+        precision, encoder.autocast = encoder.autocast, None
+        try:
+            return self.acting(obs)  # type: ignore[no-any-return]
+        finally:
+            encoder.autocast = precision
 
     def predict(self, obs: Obs) -> Tensor:
         """Equation (2): the probability of success, float32 [B]."""

@@ -53,6 +53,7 @@ def read_labelled_files(
         for path in paths
         for one in read_labelled(path, label, options.image_keys)
     ]
+    _expect_once([part.file for part in parts] + [str(path) for path in recordings])
     notes: list[str] = []
     for path in recordings:
         more, said = _episodes(read_recording(path, options), options.image_keys, size, progress)
@@ -61,6 +62,15 @@ def read_labelled_files(
         raise DataError("labelled frames: none, expected files of successes and of failures; give --success, --failure")
     chosen = [_choose(part, options.image_keys or tuple(parts[0].images), size) for part in parts]
     return LabelledFiles(_cameras(chosen), tuple(chosen), tuple(notes))
+
+
+def _expect_once(files: Sequence[str]) -> None:
+    """Raise DataError where a file is named twice: on both sides of a division, or with two labels."""
+    known: set[Path] = set()
+    for file in files:
+        if (real := Path(file).resolve()) in known:
+            raise DataError(f"{file}: is given twice, expected each file once; leave one of them out")
+        known.add(real)
 
 
 def _choose(part: Part, names: Sequence[str], size: int | None) -> Part:

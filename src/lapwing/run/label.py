@@ -84,8 +84,8 @@ def _judge(episode: Episode, classifier: SuccessClassifier) -> tuple[Array, Arra
 
 def labels_path(recording: Path) -> Path:
     """Where the labels of a recording go unless another place is asked for: beside it."""
-    whole = recording.absolute()
-    return recording.parent / f"{whole.name}.labels.json" if recording.name else whole.with_name("labels.json")
+    path = recording.resolve() if recording.name in ("", "..") else recording
+    return path.with_name(f"{path.name}.labels.json")
 
 
 def write_labels(path: Path, labels: Sequence[EpisodeLabel], overwrite: bool = False) -> None:

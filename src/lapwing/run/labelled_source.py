@@ -25,8 +25,8 @@ from lapwing.run.source import Measured
 from lapwing.spec import RobotSpec
 
 FEW_FILES = 5  # fewer test files than this say little about a new day
-_UNITS = {
-    "file": "",
+FEW_FRAMES = 20
+_FINER = {
     "episode": (
         "held out by episode, not by file, for there are not three files of each kind: a new day may be harder than "
         "the figures say"
@@ -146,17 +146,25 @@ def open_labelled(
     train, calibration, test = (
         LabelledFrames(files.cameras, side) for side in (division.train, division.calibration, division.test)
     )
-    notes = [*files.notes, *([_UNITS[division.unit]] if _UNITS[division.unit] else [])]
+    notes = (*files.notes, *_remarks(division, train, test))
+    return LabelledSource(RobotSpec("classifier", files.cameras, (), ()), division, train, calibration, test, notes)
+
+
+def _remarks(division: Division, train: LabelledFrames, test: LabelledFrames) -> Iterator[str]:
+    """What to think of before trusting the figures."""
+    if division.unit != "file":
+        yield _FINER[division.unit]
     tested = len({one.part.file for one in test.stretches})
     if division.unit == "file" and tested < FEW_FILES:
-        notes.append(f"only {tested} files to measure on: fewer than {FEW_FILES} say little about a new day")
+        yield f"only {tested} files to measure on: fewer than {FEW_FILES} say little about a new day"
+    for name, count in (("success", test.successes), ("failure", test.failures)):
+        if count < FEW_FRAMES:
+            yield f"only {count} frames of {name} to measure on: the rates can be far off, see their intervals"
     if train.failures < train.successes:
-        notes.append(
+        yield (
             f"{train.failures} failures to learn from and {train.successes} successes; two or three times as many "
             "failures as successes make false positives rarer"
         )
-    spec = RobotSpec("classifier", files.cameras, (), ())
-    return LabelledSource(spec, division, train, calibration, test, tuple(notes))
 
 
 def _expect_both_kinds(
