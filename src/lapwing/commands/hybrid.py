@@ -50,8 +50,8 @@ class Hybrid:
     """Steps of the policy without progress after which the watcher takes over."""
     takeover_steps: int = 15
     """Steps of a takeover."""
-    size: int = 84
-    """Height and width of the world's camera frames in pixels, as in the demonstrations."""
+    size: int | None = None
+    """Height and width of the world's camera frames in pixels, as in the demonstrations; None: the world's own."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run at --out, from its last checkpoint and with what was collected."""
 
@@ -82,9 +82,9 @@ def hybrid(args: Sequence[str]) -> int:
     return 0
 
 
-def _make(name: str, size: int) -> tuple[Env, ActionSource | None]:
+def _make(name: str, size: int | None) -> tuple[Env, ActionSource | None]:
     return Single(envs.make_world(name, 1, size)), None
 
 
-def _make_watched(name: str, size: int) -> tuple[Env, ActionSource | None]:
+def _make_watched(name: str, size: int | None) -> tuple[Env, ActionSource | None]:
     return envs.make_expert_world(name, quality="expert", size=size)
