@@ -260,7 +260,7 @@ def test_the_commands_know_transitions(lapwing, recording, out: Path) -> None:
     assert "observations/global" not in chosen.out
     refused = lapwing("data check", path, mode="dual-arm-learned-gripper")
     assert refused.code == 2
-    assert "are those of single-arm-learned-gripper" in refused.out
+    assert "mode is 'dual-arm-learned-gripper', but its 3 action axes make 'single-arm-learned-gripper'" in refused.out
 
 
 @pytest.mark.parametrize("kind", ["pickle", "npz"])

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import numpy as np
 
 from lapwing.episode import Array, Recording
-from lapwing.errors import DataError
+from lapwing.errors import DataError, SpecError
+from lapwing.gripper import SIDES, SetupMode, expect_mode
 from lapwing.spec import Axis
 
-SetupMode = Literal[
-    "single-arm-fixed-gripper",
-    "single-arm-learned-gripper",
-    "dual-arm-fixed-gripper",
-    "dual-arm-learned-gripper",
-]
+__all__ = ["SetupMode", "with_mode", "with_usual_mode"]
+
 _OF_SIZE: dict[int, SetupMode] = {
     3: "single-arm-fixed-gripper",  # HIL-SERL's egg flip
     6: "single-arm-fixed-gripper",
@@ -32,18 +28,6 @@ _MOST_ARM_AXES = 6  # a pose
 _CLEAR, _SHARE = 0.25, 2 / 3  # of values drawn uniformly from -1 to 1, half are within a quarter of -1, 0 or 1
 
 
-def mode_of(action: Sequence[Axis]) -> SetupMode:
-    """The set-up that named axes tell: two arms by the prefixes left_ and right_, learned grippers by kind."""
-    sides = [any(axis.name.startswith(side) for axis in action) for side in ("left_", "right_")]
-    learned = any(axis.kind == "gripper" for axis in action)
-    return _MODES[all(sides), learned]
-
-
-_MODES: dict[tuple[bool, bool], SetupMode] = dict(
-    zip([(False, False), (False, True), (True, False), (True, True)], get_args(SetupMode), strict=True)
-)
-
-
 def with_mode(recording: Recording, mode: SetupMode) -> Recording:
     """The recording with action axes named as `mode` says, where the file does not name them.
 
@@ -51,8 +35,10 @@ def with_mode(recording: Recording, mode: SetupMode) -> Recording:
     """
     path, axes = recording.path, recording.spec.action
     if not _are_unnamed(axes):
-        if mode_of(axes) != mode:
-            raise DataError(f"{path}: its action axes are those of {mode_of(axes)}, expected {mode}; leave --mode out")
+        try:
+            expect_mode(recording.spec, mode)
+        except SpecError as error:
+            raise DataError(f"{path}: {error}") from error
         return recording
     action = np.concatenate([episode.action for episode in recording.episodes])
     action = action[np.isfinite(action).all(1)]  # the checks find the rest
@@ -90,7 +76,7 @@ def _are_unnamed(axes: Sequence[Axis]) -> bool:
 
 def _named(mode: SetupMode, size: int) -> tuple[Axis, ...] | None:
     """The axes in HIL-SERL's order, each arm's gripper last; None where there are not as many in this mode."""
-    sides, learned = ("left_", "right_") if mode.startswith("dual") else ("",), "learned" in mode
+    sides, learned = SIDES if mode.startswith("dual") else ("",), "learned" in mode
     joints, rest = divmod(size, len(sides))
     joints -= learned
     if rest or not 1 <= joints <= _MOST_ARM_AXES:
