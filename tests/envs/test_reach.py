@@ -16,7 +16,7 @@ from lapwing.envs.drawing import CLOSED_HAND, LEFT_END, OPEN_HAND, PALETTE, RIGH
 from lapwing.envs.reach import MAX_STEPS, Reach
 from lapwing.envs.reach_camera import GOAL
 from lapwing.envs.reach_expert import Operators, expert
-from lapwing.envs.reach_scene import HALF_BAR, HIGH, HOLDING, LOW, NEAR, OPEN, SHUT, STEP, Mode, distance
+from lapwing.envs.reach_scene import HALF_BAR, HIGH, HOLDING, LOW, OPEN, REACH, SHUT, STEP, Mode, distance
 from lapwing.episode import Array, Episode, Observation
 from lapwing.errors import ConfigError, SpecError, WorldError
 from lapwing.gripper import grasp_axes, setup_mode
@@ -246,12 +246,12 @@ def test_a_hand_takes_carries_and_lets_go(single: Reach) -> None:
 
 
 def test_a_gripper_shut_on_nothing_takes_nothing(single: Reach) -> None:
-    put(single, [[0.0, 0.3]], [[NEAR + 0.01, 0.3]], [[0.3, 0.6]])
+    put(single, [[0.0, 0.3]], [[REACH + 0.01, 0.3]], [[0.3, 0.6]])
     single.step(arms(single, grip=[-1]))
     assert single.scene.opening[0, 0] == SHUT
     single.step(arms(single, move=[[0.9, 0.0]], grip=[-1]))
     assert single.scene.opening[0, 0] == SHUT
-    assert single.scene.grips[0, 0] == pytest.approx([NEAR + 0.01, 0.3])
+    assert single.scene.grips[0, 0] == pytest.approx([REACH + 0.01, 0.3])
 
 
 @pytest.mark.parametrize("command", [-0.5, -0.1, 0.0, 0.3, 0.5])

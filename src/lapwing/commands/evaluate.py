@@ -25,7 +25,7 @@ from lapwing.run.report import write_report
 from lapwing.run.video import write_video
 from lapwing.spec import RobotSpec
 
-SIDE_BY_SIDE = {"toy": 50}  # copies of a world stepped together, so that the network sees them in one batch
+SIDE_BY_SIDE, HEAVY_SIDE_BY_SIDE = 50, 5  # copies stepped together, so that the network sees them in one batch
 FILMED = 3  # episodes in the filmstrip and the video
 FRAMES_PER_SECOND = 25.0  # of the video where the robot's rate is unknown
 
@@ -114,7 +114,8 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     if command.controls:
         policies |= {"blind": Blind(policies[modes[0]]), "hold": Hold(spec, normalizer)}
     size = spec.cameras[0].height if spec.cameras else 84
-    world = make_world(command.world, min(command.episodes, SIDE_BY_SIDE.get(command.world, 5)), size)
+    copies = SIDE_BY_SIDE if command.world.startswith("toy") else HEAVY_SIDE_BY_SIDE
+    world = make_world(command.world, min(command.episodes, copies), size)
     try:
         results = {
             mode: evaluating.evaluate(policy, world, command.episodes, command.seed, FILMED if mode == modes[0] else 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lapwing.envs.reach_scene import HALF_BAR, NEAR, OPEN, SHUT, STEP, Mode, Scene, distance
+from lapwing.envs.reach_scene import HALF_BAR, OPEN, REACH, SHUT, STEP, Mode, Scene, distance
 from lapwing.envs.scripted import Quality
 from lapwing.episode import Array
 
@@ -31,9 +31,10 @@ class Habit:
     speed: tuple[float, float] = (1.0, 1.0)
 
 
+# The good ones slip too: a gripper that shut on nothing is a trap for a policy that never saw one open again.
 HABITS = {
-    "good": Habit(jitter=0.2, slip=0.03),
-    "noisy": Habit(jitter=0.6, slip=0.1),
+    "good": Habit(jitter=0.2, slip=0.1),
+    "noisy": Habit(jitter=0.6, slip=0.2),
     "astray": Habit(jitter=0.2, slip=0.02, astray=0.2),
     "human": Habit(jitter=0.1, rest=0.2, speed=(0.4, 0.7)),
 }
@@ -92,7 +93,7 @@ def expert(scene: Scene, miss: Array) -> tuple[Array, Array]:
     gap = np.where(scene.carried[:, None, None], place, scene.grips) - scene.hands
     move = np.clip(gap / STEP, -1.0, 1.0)
     # Closing happens after the move of the same step.
-    arrives = distance(gap - STEP * move) < 0.5 * NEAR
+    arrives = distance(gap - STEP * move) < 0.4 * REACH
     grip = np.where(scene.opening == SHUT, 1.0, np.where((scene.opening == OPEN) & arrives, -1.0, 0.0))
     return move, grip
 

@@ -23,8 +23,8 @@ LOW, HIGH = np.array([-0.5, 0.0]), np.array([0.5, 0.8])
 STEP = 0.06
 """How far an action of 1 moves a hand along x or y."""
 HALF_BAR = 0.15
-NEAR = 0.08
-"""A hand this near to a grip can take it; a thing with every grip this near to its place is at its goal."""
+REACH, NEAR = 0.1, 0.08
+"""A hand nearer than REACH to its grip can take it; a thing with every grip nearer than NEAR to its place is there."""
 APART = 0.25
 """Least distance between where a thing starts and where it is to go."""
 OPEN, HOLDING, SHUT = 1.0, 0.5, 0.0
@@ -118,7 +118,7 @@ def advance(scene: Scene, rows: Array, move: Array, grip: Array | None) -> Array
     scene.hands[rows], scene.grips[rows] = _moved(scene, rows, STEP * np.clip(move, -1.0, 1.0))
     if grip is None:
         return np.zeros(len(rows), np.int64)
-    near = distance(scene.grips[rows] - scene.hands[rows]) < NEAR
+    near = distance(scene.grips[rows] - scene.hands[rows]) < REACH
     closes, opens = (opening == OPEN) & (grip < -0.5), (opening != OPEN) & (grip > 0.5)
     opening = np.where(closes, np.where(near, HOLDING, SHUT), np.where(opens, OPEN, opening))
     scene.opening[rows] = opening
