@@ -21,7 +21,7 @@ from lapwing.agents import ALGORITHMS, Algorithm
 from lapwing.batch import Batch, Obs
 from lapwing.errors import CheckpointError, ConfigError, DataError
 from lapwing.nets.vision import VisionConfig
-from lapwing.run.checkpoint import checkpoint_steps, linked_step, load_train_state
+from lapwing.run.checkpoint import checkpoint_steps, config_from_json, linked_step, load_train_state
 from lapwing.run.options import TrainOptions
 from lapwing.spec import RobotSpec
 
@@ -322,7 +322,7 @@ def test_a_run_that_diverges_stops(train_scripted: Callable[..., Path]) -> None:
 
 def test_the_options_survive_json() -> None:
     options = TrainOptions(steps=3, image_size=16, threads=2)
-    assert TrainOptions(**json.loads(json.dumps(asdict(options)))) == options
+    assert config_from_json(TrainOptions, json.loads(json.dumps(asdict(options)))) == options
 
 
 def test_a_link_to_nothing_and_the_current_directory_are_refused(
