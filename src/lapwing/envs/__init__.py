@@ -147,7 +147,7 @@ def sample_labelled(name: str, *, size: int | None = None, seed: int) -> Iterato
     Raises WorldError.
     """
     if name != "panda":
-        raise WorldError(f"world {name!r} has no frames labelled one by one; choose panda")
+        raise WorldError(f"world {name!r} has nothing to show a classifier; choose panda")
     from lapwing.envs import panda
 
     return panda.labelled(own_size(name) if size is None else size, seed)
