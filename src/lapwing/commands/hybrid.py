@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,11 +17,45 @@ from lapwing.commands.flags import parse
 from lapwing.commands.train import SacPreset, glance, resumed
 from lapwing.env import ActionSource, Env, Single
 from lapwing.envs.intervention import Intervened
+from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import linked_step
+from lapwing.run.directory import read_settings
 from lapwing.run.hybrid import World, train_hybrid
 from lapwing.run.online import OnlineOptions
 from lapwing.run.options import TrainOptions
 from lapwing.run.report import write_report
+
+
+@dataclass(frozen=True)
+class TakeoverOptions:
+    """Where to act, and who takes over."""
+
+    world: envs.World
+    """Where to act."""
+    size: int | None = None
+    """Height and width of the world's camera frames in pixels; None: the world's own."""
+    intervene: Literal["none", "scripted"] = "none"
+    """Who takes over when the policy gets nowhere: the world's scripted expert, or nobody."""
+    budget: int = 1000
+    """Steps that each actor's watcher may take in all."""
+    takeover_after: int = 10
+    """Steps of the policy without progress after which the watcher takes over."""
+    takeover_steps: int = 15
+    """Steps of a takeover."""
+
+    def __post_init__(self) -> None:
+        if self.budget < 0:
+            raise ConfigError(f"budget is {self.budget}, expected 0 or more")
+        for name in ("takeover_after", "takeover_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+    def make(self) -> World:
+        """The world that an actor works in. Raises WorldError."""
+        spec, settings = envs.world_spec(self.world, self.size), asdict(self)
+        if self.intervene == "none":
+            return World(self.world, spec, partial(_alone, self.world, self.size), settings=settings)
+        return World(self.world, spec, partial(_watched, self.world, self.size), partial(_intervened, self), settings)
 
 
 @dataclass(frozen=True)
@@ -35,45 +69,20 @@ class Hybrid:
     """The demonstrations."""
     out: Path
     """The run directory to make."""
-    world: envs.World
-    """Where to act."""
+    takeover: TakeoverOptions
     options: TrainOptions
     online: OnlineOptions
     config: SacConfig
     preset: SacPreset = "product"
     """Where the algorithm's settings start from; flags go on top. Imitation is off here unless asked for."""
-    intervene: Literal["none", "scripted"] = "none"
-    """Who takes over when the policy gets nowhere: the world's scripted expert, or nobody."""
-    budget: int = 1000
-    """Steps that each actor's watcher may take in all."""
-    takeover_after: int = 10
-    """Steps of the policy without progress after which the watcher takes over."""
-    takeover_steps: int = 15
-    """Steps of a takeover."""
-    size: int | None = None
-    """Height and width of the world's camera frames in pixels, as in the demonstrations; None: the world's own."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run at --out, from its last checkpoint and with what was collected."""
 
 
 def hybrid(args: Sequence[str]) -> int:
     """`lapwing hybrid`"""
-    options, config = resumed(args, SacConfig)
-    preset = glance(args).preset
-    if config is None or preset is not None:
-        presets = sac_algorithm.PRESETS
-        config = replace(presets.get(preset or "product", presets["product"]), imitation=0.0, grasp_imitation=0.0)
-    if options is tyro.MISSING_NONPROP:
-        options = TrainOptions(steps=10_000, batch_size=256, train_fraction=1.0)
-    default = Hybrid(tyro.MISSING, tyro.MISSING, tyro.MISSING, options, OnlineOptions(), config)
-    command = parse(Hybrid, args, "lapwing hybrid", default)
-    make, intervene = partial(_make, command.world, command.size), None
-    if command.intervene == "scripted":
-        make = partial(_make_watched, command.world, command.size)
-        intervene = partial(
-            Intervened, budget=command.budget, patience=command.takeover_after, steps=command.takeover_steps
-        )
-    world = World(command.world, envs.world_spec(command.world, command.size), make, intervene)
+    command = parse(Hybrid, args, "lapwing hybrid", _defaults(args))
+    world = command.takeover.make()
     run = train_hybrid(
         command.data, command.out, world, command.config, command.options, command.online, resume=command.resume
     )
@@ -82,9 +91,32 @@ def hybrid(args: Sequence[str]) -> int:
     return 0
 
 
-def _make(name: str, size: int | None) -> tuple[Env, ActionSource | None]:
+def _defaults(args: Sequence[str]) -> Hybrid:
+    """The product's, or those of the run to resume."""
+    options, config = resumed(args, SacConfig)
+    seen = glance(args)
+    if config is None or seen.preset is not None:
+        presets = sac_algorithm.PRESETS
+        config = replace(presets.get(seen.preset or "product", presets["product"]), imitation=0.0, grasp_imitation=0.0)
+    if options is tyro.MISSING_NONPROP:
+        options = TrainOptions(steps=10_000, batch_size=256, train_fraction=1.0)
+    settings = read_settings(seen.out) if seen.resume and seen.out is not None else {}
+    online, takeover = OnlineOptions(), TakeoverOptions(tyro.MISSING)
+    if isinstance(settings.get("online"), Mapping) and isinstance(settings.get("world"), Mapping):
+        online = OnlineOptions.from_dict(settings["online"])
+        takeover = TakeoverOptions(**{name: value for name, value in settings["world"].items() if name != "name"})
+    return Hybrid(tyro.MISSING, tyro.MISSING, takeover, options, online, config)
+
+
+def _alone(name: str, size: int | None) -> tuple[Env, ActionSource | None]:
     return Single(envs.make_world(name, 1, size)), None
 
 
-def _make_watched(name: str, size: int | None) -> tuple[Env, ActionSource | None]:
+def _watched(name: str, size: int | None) -> tuple[Env, ActionSource | None]:
     return envs.make_expert_world(name, quality="expert", size=size)
+
+
+def _intervened(options: TakeoverOptions, policy: ActionSource, expert: ActionSource, spent: int) -> Intervened:
+    """`spent`: steps of the expert before this actor was restarted, or the run resumed."""
+    left = max(0, options.budget - spent)
+    return Intervened(policy, expert, left, patience=options.takeover_after, steps=options.takeover_steps)

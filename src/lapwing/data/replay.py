@@ -52,6 +52,11 @@ class ReplayBuffer:
         """The memory or disk it takes when it is full."""
         return self._rows.nbytes + sum(returns.nbytes for returns in self._returns.values())
 
+    @property
+    def head(self) -> int:
+        """How many observations it has ever been given."""
+        return self._rows.head
+
     def begin(self, observation: Observation, actor: Hashable = 0) -> None:
         """Start an episode; one that the actor has not ended was cut. Raises SpecError, DataError, as `add` does."""
         row = first_row(observation, self.spec)
@@ -120,13 +125,13 @@ class ReplayBuffer:
                 episode = self._episode(chain)
             yield episode
 
-    def save(self, folder: Path) -> None:
-        """Write what has come since the last save to, or load from, this folder. Others may go on adding meanwhile.
+    def save(self, folder: Path, head: int | None = None) -> None:
+        """Write what has come since the last save to, or load from, this folder, up to `head`: None is all there is.
 
-        Raises DataError when the disk refuses; what was saved before stays.
+        Others may go on adding meanwhile. Raises DataError when the disk refuses; what was saved before stays.
         """
-        place = folder.resolve()
-        self._saved[place] = write_rows(folder, self.spec, self._rows.head, self._copy, self._saved.get(place))
+        place, head = folder.resolve(), self.head if head is None else head
+        self._saved[place] = write_rows(folder, self.spec, head, self._copy, self._saved.get(place))
 
     def load(self, folder: Path) -> None:
         """Hold what was saved instead; every episode has ended, or was cut there. The capacity may be another.

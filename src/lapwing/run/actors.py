@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -16,34 +16,43 @@ import torch
 from torch import Tensor, nn
 
 from lapwing.errors import ConfigError, LapwingError
-from lapwing.run.collect import Began, Event, collect, collection_seeds
+from lapwing.run.collect import Event, Share, Stepped
 from lapwing.run.explorer import ActorPlan
 
-_RESTARTS = 5  # of one actor in a row without a step in between: what fails at once will fail again
+RESTARTS = 5
+"""Of one actor in a row without a step in between: what fails at once will fail again."""
+_GOODBYE_S = 5.0
 
 
 class SharedWeights:
-    """The acting networks' weights in memory that processes share, and how many times they were published."""
+    """The acting networks' weights in memory that processes share, and the version they are of.
+
+    Nobody holds a lock, for one who dies with it would stop all others. The version is odd while the weights change,
+    so that a reader sees that what it has copied is none.
+    """
 
     def __init__(self, acting: nn.Module) -> None:
         context = multiprocessing.get_context("spawn")
         self._tensors = {name: one.detach().cpu().clone().share_memory_() for name, one in acting.state_dict().items()}
-        self._version = context.Value("q", 0)
+        self._version = context.Value("q", 0, lock=False)
 
     @property
     def version(self) -> int:
         return int(self._version.value)
 
     def publish(self, acting: nn.Module) -> None:
-        with self._version.get_lock():
-            _copy(acting.state_dict(), self._tensors)
-            self._version.value += 1
+        self._version.value += 1
+        _copy(acting.state_dict(), self._tensors)
+        self._version.value += 1
 
-    def fetch(self, acting: nn.Module) -> int:
-        """Bring `acting` up to date; returns the version it then is of."""
-        with self._version.get_lock():
-            _copy(self._tensors, acting.state_dict())
-            return int(self._version.value)
+    def fetch(self, acting: nn.Module) -> int | None:
+        """Bring `acting` up to date; returns the version it then is of, or None where the weights were changing."""
+        version = self.version
+        copied = {name: tensor.clone() for name, tensor in self._tensors.items()}
+        if version % 2 or self.version != version:
+            return None
+        _copy(copied, acting.state_dict())
+        return version
 
 
 @torch.no_grad()
@@ -56,31 +65,34 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 class _Actor:
     process: BaseProcess
     connection: Connection
-    episodes: int  # begun so far: a restarted actor goes on with the next seed
-    random_left: int
-    failures: int = 0
+    done: Share
+    failures: int
 
 
 class Actors:
-    """`count` processes that act by `plan`. Close it after use.
+    """`count` processes that act by `plan`, with the weights of `acting` until others are published.
 
-    episodes: how many episodes each has begun before, so that a resumed run goes on with other worlds.
+    before: what each has done before, so that a resumed run goes on in other worlds. Close it after use.
     """
 
-    def __init__(self, plan: ActorPlan, weights: SharedWeights, count: int, episodes: Mapping[int, int]) -> None:
-        self._plan, self._weights = plan, weights
+    def __init__(self, plan: ActorPlan, acting: nn.Module, count: int, before: Mapping[int, Share]) -> None:
+        self._plan, self._weights = plan, SharedWeights(acting)
         self._context = multiprocessing.get_context("spawn")
-        share = -(-plan.random_steps // count)
-        self._actors = {number: self._start(number, episodes.get(number, 0), share) for number in range(count)}
+        self._actors = {number: self._start(number, before.get(number, Share())) for number in range(count)}
 
-    def _start(self, number: int, episodes: int, random_steps: int) -> _Actor:
+    def _start(self, number: int, before: Share, failures: int = 0) -> _Actor:
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(
-            target=_act, args=(self._plan, self._weights, number, episodes, random_steps, theirs), daemon=True
+            target=_act, args=(self._plan, self._weights, number, before, theirs), name=f"actor-{number}", daemon=True
         )
-        process.start()
+        with _without_interrupts():
+            process.start()
         theirs.close()  # so that its end is seen when the process is gone
-        return _Actor(process, ours, episodes, random_steps)
+        return _Actor(process, ours, replace(before), failures)
+
+    def publish(self, acting: nn.Module) -> None:
+        """Let the actors have these weights, each before its next step."""
+        self._weights.publish(acting)
 
     def events(self, timeout: float) -> Iterator[tuple[int, Event | str]]:
         """What has happened, with the actor's number; a text says that one died and was restarted.
@@ -93,60 +105,75 @@ class Actors:
             actor = self._actors[number]
             try:
                 message = actor.connection.recv()
-            except (EOFError, OSError):
+            except (EOFError, OSError):  # its end, or that of a message which it could not finish
                 yield number, self._restart(number)
                 continue
             if isinstance(message, str):
                 raise ConfigError(f"actor {number}: {message}")
-            if isinstance(message, Began):
-                actor.episodes += 1
-            else:
-                actor.failures, actor.random_left = 0, max(0, actor.random_left - 1)
+            actor.done.count(message)
+            if isinstance(message, Stepped):
+                actor.failures = 0
             yield number, message
 
     def _restart(self, number: int) -> str:
         dead = self._actors[number]
         dead.connection.close()
-        dead.process.join()
-        if dead.failures >= _RESTARTS:
-            raise ConfigError(
-                f"actor {number}: died {dead.failures + 1} times before its first step (exit code "
-                f"{dead.process.exitcode}); look at its messages above"
-            )
-        self._actors[number] = self._start(number, dead.episodes, dead.random_left)
-        self._actors[number].failures = dead.failures + 1
-        return f"actor {number} died (exit code {dead.process.exitcode}) and was restarted"
+        _end(dead.process)
+        how = f"exit code {dead.process.exitcode}"
+        expect_worth_restarting(number, dead.failures, how)
+        self._actors[number] = self._start(number, dead.done, dead.failures + 1)
+        return f"actor {number} died ({how}) and was restarted"
 
     def close(self) -> None:
         for actor in self._actors.values():
             actor.process.terminate()
         for actor in self._actors.values():
-            actor.process.join()
+            _end(actor.process)
             actor.connection.close()
 
 
-def _act(
-    plan: ActorPlan, weights: SharedWeights, number: int, episodes: int, random_steps: int, events: Connection
-) -> None:
-    """An actor's process. What goes wrong for good is sent as a text."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the learner, which says when to end
-    torch.set_num_threads(1)
-    torch.manual_seed(plan.seed + 104729 * (number + 1) + episodes)
-    parent = os.getppid()
+def expect_worth_restarting(number: int, failures: int, how: str) -> None:
+    """Raise ConfigError where an actor has been restarted too often without a step of it."""
+    if failures >= RESTARTS:
+        raise ConfigError(
+            f"actor {number}: died {failures + 1} times before its first step (the last time: {how}); look at its "
+            "messages above"
+        )
+
+
+def _end(process: BaseProcess) -> None:
+    """Wait for a process that has been told to end, or has; not for ever."""
+    process.join(_GOODBYE_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started meanwhile never gets a Ctrl-C: it is meant for the learner, who says when to end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        agent, (world, expert) = plan.make_agent(), plan.make_world()
-        source = plan.make_source(agent, expert, number, torch.device("cpu"), random_steps)
-        version = weights.fetch(agent.acting)
-        for event in collect(world, source, collection_seeds(plan.seed, number, episodes), lambda: False):
-            events.send(event)
-            if os.getppid() != parent:  # the learner is gone
-                return
-            if weights.version != version:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _act(plan: ActorPlan, weights: SharedWeights, number: int, before: Share, events: Connection) -> None:
+    """An actor's process, for as long as the learner's lives. What goes wrong for good is sent as a text."""
+    torch.set_num_threads(1)
+    parent = os.getppid()
+    with suppress(BrokenPipeError):  # the learner is gone
+        try:
+            agent = plan.make_actor(number, before)
+            version = None
+            while version is None and os.getppid() == parent:
                 version = weights.fetch(agent.acting)
-    except BrokenPipeError:
-        return
-    except LapwingError as error:
-        events.send(str(error))
-    except Exception:
-        traceback.print_exc()
-        raise
+            for event in plan.events(agent, number, torch.device("cpu"), before):
+                events.send(event)
+                if os.getppid() != parent:
+                    return
+                if weights.version != version:
+                    version = weights.fetch(agent.acting)
+        except LapwingError as error:
+            events.send(str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,22 @@ class Stepped:
 Event = Began | Stepped
 
 
+@dataclass
+class Share:
+    """What one actor has done since the run began. episodes: begun ones; intervened: steps that another chose."""
+
+    episodes: int = 0
+    steps: int = 0
+    intervened: int = 0
+
+    def count(self, event: Event) -> None:
+        if isinstance(event, Began):
+            self.episodes += 1
+        else:
+            self.steps += 1
+            self.intervened += int(event.intervened)
+
+
 class Chooser(Protocol):
     """A source of actions that says whose the last one was."""
 
@@ -51,13 +67,13 @@ class Chooser(Protocol):
 class RandomActions:
     """Actions drawn evenly between `low` and `high`, physical float32 [A] each, for the first `steps`; then `source`.
 
-    What was drawn depends on the seed given here alone.
+    What is drawn depends on the seeds given here alone.
     """
 
-    def __init__(self, source: Chooser, low: Array, high: Array, steps: int, seed: int) -> None:
+    def __init__(self, source: Chooser, low: Array, high: Array, steps: int, seeds: tuple[int, ...]) -> None:
         self._source, self._low, self._high = source, low, high
         self._left = steps
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng(seeds)
         self.intervening = False
 
     def reset(self, seed: int) -> Meta:
@@ -74,16 +90,14 @@ class RandomActions:
         return action
 
 
-def collect(world: Env, source: Chooser, seeds: Iterator[int], stop: Callable[[], bool]) -> Iterator[Event]:
-    """Episodes without end, one per seed, until `stop`; it is asked before every step."""
+def collect(world: Env, source: Chooser, seeds: Iterator[int]) -> Iterator[Event]:
+    """Episodes without end, one per seed. One that the source gives up is cut there."""
     for seed in seeds:
         observation = world.reset(seed)
         source.reset(seed)
         yield Began(observation)
         over = False
         while not over:
-            if stop():
-                return
             action = source(observation)
             if action is None:
                 break

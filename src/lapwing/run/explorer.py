@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,12 +18,12 @@ from lapwing.env import ActionSource, Env
 from lapwing.episode import Array, Meta, Observation
 from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import config_from_json
-from lapwing.run.collect import Chooser, RandomActions
+from lapwing.run.collect import Chooser, Event, RandomActions, Share, collect, collection_seeds
 from lapwing.spec import RobotSpec
 
 MakeWorld = Callable[[], tuple[Env, ActionSource | None]]
-Intervening = Callable[[ActionSource, ActionSource], Chooser]
-"""Makes of a policy, and of one who may take over, a source of actions."""
+Intervening = Callable[[ActionSource, ActionSource, int], Chooser]
+"""Makes of a policy, of one who may take over, and of the steps that one has taken before, a source of actions."""
 _NO_FACTS = RewardFacts((0.0, 0.0), (0.0, 0.0))  # acting looks at no reward
 
 
@@ -32,7 +32,8 @@ class ActorPlan:
     """All that an actor needs to begin, in another process too.
 
     make_world: a world of its own, and whoever may take over there; intervene: when that one does, None: never;
-    algorithm, config: the agent's, the config as plain values; random_steps: of all actors, before the agent's.
+    algorithm, config: the agent's, the config resolved and as plain values; random_steps: of each actor, before the
+    agent's own.
     """
 
     make_world: MakeWorld
@@ -51,18 +52,35 @@ class ActorPlan:
         agent.prepare(torch.device("cpu"), bf16=False, compiled=False)
         return agent
 
-    def make_source(
-        self, agent: Agent, expert: ActionSource | None, actor: int, device: torch.device, random_steps: int
+    def make_actor(self, actor: int, before: Share) -> Agent:
+        """An agent for an actor of its own; what it tries depends on the seed and on `before`."""
+        agent = self.make_agent()
+        words = np.random.SeedSequence((self.seed, 0xAC7, actor, before.episodes)).generate_state(1)
+        torch.manual_seed(int(words[0]))
+        return agent
+
+    def events(self, agent: Agent, actor: int, device: torch.device, before: Share) -> Generator[Event]:
+        """What happens to actor number `actor` from now on, when `before` has been. Raises what its world raises."""
+        world, expert = self.make_world()
+        try:
+            source = self._source(agent, expert, actor, device, before)
+            yield from collect(world, source, collection_seeds(self.seed, actor, before.episodes))
+        finally:
+            world.close()
+
+    def _source(
+        self, agent: Agent, expert: ActionSource | None, actor: int, device: torch.device, before: Share
     ) -> Chooser:
-        """What acts as actor number `actor`, at first at random. Raises ConfigError where nobody could take over."""
+        """What acts, at first at random. Raises ConfigError where nobody could take over."""
         exploring = Exploring(agent, self.normalizer, self.spec, device)
         chooser: Chooser = Alone(exploring)
         if self.intervene is not None:
             if expert is None:
                 raise ConfigError("intervene: nobody is there to take over in this world; set --intervene none")
-            chooser = self.intervene(exploring, expert)
+            chooser = self.intervene(exploring, expert, before.intervened)
         low, high = self.normalizer.action_low, self.normalizer.action_high
-        return RandomActions(chooser, low, high, random_steps, seed=self.seed + 7919 * (actor + 1))
+        left = max(0, self.random_steps - before.steps)
+        return RandomActions(chooser, low, high, left, seeds=(self.seed, actor, before.episodes))
 
 
 class Exploring:

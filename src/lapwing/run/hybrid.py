@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from lapwing.data.replay import ReplayBuffer
 from lapwing.errors import ConfigError, SpecError
 from lapwing.run.explorer import ActorPlan, Intervening, MakeWorld
 from lapwing.run.intake import Counts
-from lapwing.run.online import Collector, OnlineOptions, read_counts
+from lapwing.run.online import COUNTS, Collector, OnlineOptions, read_counts
 from lapwing.run.options import TrainOptions
+from lapwing.run.ranks import read_ranks
 from lapwing.run.source import Measured
 from lapwing.run.train import BUFFERS, train_on
 from lapwing.run.training_data import TrainingData, open_training_data
@@ -28,12 +30,16 @@ from lapwing.spec import RobotSpec
 
 @dataclass(frozen=True)
 class World:
-    """Where to act. make: a fresh copy and whoever may take over, in any process; intervene: when, None: never."""
+    """Where to act. make: a fresh copy and whoever may take over, in any process; intervene: when, None: never.
+
+    settings: what it was made of, plain JSON, that a resumed run must share.
+    """
 
     name: str
     spec: RobotSpec
     make: MakeWorld
     intervene: Intervening | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,22 @@ def train_hybrid(
 ) -> Path:
     """Train on the demonstrations at `data` and in `world` at once; returns the run directory `out`.
 
-    Raises a LapwingError, before anything is written, when the demonstrations, the world or a setting do not fit.
+    With `resume` networks, optimisers, random numbers, both buffers and all counts are restored; a world amid an
+    episode cannot be, so the episode is cut and each actor begins its next one. Raises a LapwingError, before anything
+    is written, when the demonstrations, the world or a setting do not fit; later, when actors cannot work.
     """
+    ranks = read_ranks()
+    if ranks.many:
+        raise ConfigError(
+            f"hybrid: one process learns, got {ranks.world_size}; start it without torchrun, --actors N may be many"
+        )
 
     def open_source(progress: bool) -> HybridData:
         recorded = open_training_data(data, options, config.scaling, progress)
         return open_hybrid(recorded, world, algorithm, config, options, online, out / BUFFERS if resume else None)
 
-    return train_on(open_source, out, algorithm, config, options, resume, watch)
+    further = {"online": online.to_dict(), "world": {"name": world.name, **world.settings}}
+    return train_on(open_source, out, algorithm, config, options, resume, watch, further)
 
 
 def open_hybrid(
@@ -122,15 +136,19 @@ def open_hybrid(
     online: OnlineOptions,
     saved: Path | None,
 ) -> HybridData:
-    """Buffers, filled with the demonstrations or with what was `saved`, and actors that wait for their start."""
+    """Buffers, filled with the demonstrations or with what was `saved`, and actors that wait for their start.
+
+    A run that ended before its first save begins with the demonstrations again.
+    """
     expect_world(recorded.spec, world)
+    _expect_room(recorded, online.capacity)
     disk = online.disk
     buffers = [
         ReplayBuffer(recorded.spec, recorded.normalizer, online.capacity, None if disk is None else disk / name)
         for name in ("online", "demo")
     ]
     counts = Counts()
-    if saved is not None and saved.is_dir():
+    if saved is not None and (saved / COUNTS).exists():
         counts = read_counts(saved)
         for buffer, name in zip(buffers, ("online", "demo"), strict=True):
             buffer.load(saved / name)
@@ -145,7 +163,7 @@ def open_hybrid(
         asdict(config),
         recorded.spec,
         recorded.normalizer,
-        online.random_steps,
+        math.ceil(online.random_steps / max(1, online.actors)),
         options.seed,
     )
     collector = Collector(plan, online, buffers[0], buffers[1], counts)
@@ -165,6 +183,14 @@ def expect_world(spec: RobotSpec, world: World) -> None:
             raise SpecError(
                 f"world {world.name!r}: its {name} are {expected}, the demonstrations' {got}; record some in this world"
             )
+
+
+def _expect_room(recorded: TrainingData, capacity: int) -> None:
+    rows = sum(recorded.recording.episodes[index].num_steps + 1 for index in recorded.split.train)
+    if rows > capacity:
+        raise ConfigError(
+            f"capacity is {capacity}, expected at least the {rows} observations of the demonstrations; set a larger one"
+        )
 
 
 def _kinds(spec: RobotSpec) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lapwing.data.replay import ReplayBuffer
 from lapwing.episode import Observation
-from lapwing.run.collect import Began, Event
+from lapwing.run.collect import Began, Event, Share
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class Collected:
 
 @dataclass
 class Counts:
-    """Since the run began. episodes: by actor, begun ones; intervened, interventions: steps and stretches of them."""
+    """Since the run began. ended: episodes; intervened, interventions: steps and stretches; shares: by actor."""
 
     env_steps: int = 0
     ended: int = 0
     intervened: int = 0
     interventions: int = 0
-    episodes: dict[int, int] = field(default_factory=dict)
+    shares: dict[int, Share] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Counts:
-        return Counts(**{**data, "episodes": {int(actor): count for actor, count in data["episodes"].items()}})
+        return Counts(**{**data, "shares": {int(actor): Share(**one) for actor, one in data["shares"].items()}})
 
 
 @dataclass
@@ -61,11 +61,14 @@ class Intake:
         self._ended: list[Collected] = []
 
     def take(self, actor: int, event: Event) -> None:
-        """Raises SpecError or DataError for what does not belong into a buffer."""
+        """Raises SpecError or DataError for what does not belong into a buffer.
+
+        An episode that begins while the actor is in another cuts that one off; nothing leads from the one to the other.
+        """
         if isinstance(event, Began):
             self._online.begin(event.observation, actor)
             self._running[actor] = _Running(event.observation)
-            self.counts.episodes[actor] = self.counts.episodes.get(actor, 0) + 1
+            self.counts.shares.setdefault(actor, Share()).count(event)
             return
         running = self._running[actor]
         penalty = float(event.info.get("grasp_penalty", 0.0))
@@ -83,6 +86,7 @@ class Intake:
         running.length += 1
         running.reward += event.reward
         self.counts.env_steps += 1
+        self.counts.shares[actor].count(event)
         if event.terminated or event.truncated:
             self._end(actor, self._running.pop(actor), event.info.get("success"))
 

@@ -88,6 +88,7 @@ def open_session(
     resume: bool,
     ranks: Ranks,
     device: torch.device,
+    further: Mapping[str, Any],
 ) -> Session:
     """Everything up to the first step. Rank 0 makes the run directory last, when nothing can fail any more."""
     source = open_source(ranks.is_first)
@@ -102,6 +103,7 @@ def open_session(
         "precision": pick_precision(options.precision, device),
         "processes": ranks.world_size,
         "data": source.fingerprint(),
+        **further,
     }
     begun = read_settings(out) if resume else None
     saved = None

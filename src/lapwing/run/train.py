@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lapwing.agents import ALGORITHMS
-from lapwing.errors import ConfigError
+from lapwing.errors import ConfigError, LapwingError
 from lapwing.run.checkpoint import link_checkpoint, prune_checkpoints, save_checkpoint, step_name
 from lapwing.run.device import peak_memory_gb, pick_device
 from lapwing.run.directory import expect_free, held, write_json
@@ -61,13 +61,16 @@ def train_on(
     options: TrainOptions,
     resume: bool = False,
     watch: Callable[[], None] | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train `algorithm` on a source of batches and return the run directory `out`.
 
     With `resume` the run at `out` goes on from its last checkpoint, to the same parameters bit by bit as if it had
-    not been interrupted (on a GPU as far as its kernels repeat themselves). `watch` is called by the first process
-    after each row of progress.csv and each checkpoint. Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
-    Raises a LapwingError, before anything is written, when the data or a setting does not fit.
+    not been interrupted (on a GPU as far as its kernels repeat themselves, and not where a world was amid an episode).
+    `watch` is called by the first process after each row of progress.csv and each checkpoint. `further`: settings of
+    the source, plain JSON, that are written down and that a resumed run must share. Ctrl-C and SIGTERM save a
+    checkpoint and raise KeyboardInterrupt. Raises a LapwingError, before anything is written, when the data or a
+    setting does not fit.
     """
     if algorithm not in ALGORITHMS:
         raise ConfigError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
@@ -83,7 +86,7 @@ def train_on(
     with ExitStack() as stack:
         if ranks.is_first and resume and out.is_dir():
             stack.enter_context(held(out))
-        session = open_session(open_source, out, algorithm, config, options, resume, ranks, device)
+        session = open_session(open_source, out, algorithm, config, options, resume, ranks, device, further or {})
         if ranks.is_first and not resume:
             stack.enter_context(held(out))
         _Loop(session, watch).run()
@@ -108,13 +111,15 @@ class _Loop:
         with (
             self._open_log() as log,
             _interrupts(session.ranks.many) as interrupted,
-            self._collecting(log),
+            self._collecting(log, interrupted.is_set),
             self._drawn() as batches,
         ):
             self._interval.restart(state.step, batches.waited)
             while state.step < session.options.steps and not interrupted.is_set() and not self._is_settled():
                 if session.source.collector is not None:
                     session.source.collector.advance(state.step)
+                    if interrupted.is_set():
+                        break
                 self._means.add(session.agent.update(next(batches).to(session.device)))
                 state.step += 1
                 if log is not None:
@@ -124,6 +129,8 @@ class _Loop:
                     self._interval.restart(state.step, batches.waited)
             if self._saved_step < state.step:
                 self._save()
+            elif session.source.collector is not None:
+                session.source.collector.save(session.out / BUFFERS)  # what has come since
             if log is not None and self._is_settled():
                 log.say(f"stopped at step {state.step}: nothing better since step {state.best_step} (--patience)")
         if interrupted.is_set():
@@ -145,15 +152,19 @@ class _Loop:
         return Prefetch(session.batches(), pin=session.device.type == "cuda")
 
     @contextmanager
-    def _collecting(self, log: RunLog | None) -> Iterator[None]:
-        """Actors at work, where the source has any."""
+    def _collecting(self, log: RunLog | None, stop: Callable[[], bool]) -> Iterator[None]:
+        """Actors at work, where the source has any. What they brought is saved when something goes wrong, too."""
         session, collector = self._session, self._session.source.collector
         if collector is None or log is None:
             yield
             return
         try:
-            collector.start(session.agent, session.device, log.say, session.out / EPISODES)
+            collector.start(session.agent, session.device, session.out / EPISODES, log.say, stop)
             yield
+        except LapwingError:
+            with suppress(LapwingError, OSError):  # the first error is the one to tell
+                collector.save(session.out / BUFFERS)
+            raise
         finally:
             collector.close()
 
@@ -296,9 +307,9 @@ def _expect_finite(means: Mapping[str, float], step: int, run: Path) -> None:
 
 @contextmanager
 def _interrupts(many: bool) -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that the step in progress is finished; a second Ctrl-C stops at once.
+    """An event that Ctrl-C or SIGTERM sets, so that the step in progress is finished; a second one stops at once.
 
-    With many processes, and outside the main thread, Ctrl-C does what it always does.
+    With many processes, and outside the main thread, they do what they always do.
     """
     pressed = threading.Event()
     if many or threading.current_thread() is not threading.main_thread():
@@ -307,10 +318,16 @@ def _interrupts(many: bool) -> Iterator[threading.Event]:
 
     def press(*_: Any) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, press)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, press)
     try:
         yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
