@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
 
 from lapwing.agent import Transitions
 from lapwing.data.dataset import Dataset
@@ -412,6 +415,67 @@ def test_damaged_files_of_a_folder_may_be_left_out(store: Store, tmp_path: Path)
     recording = read_recording(tmp_path / "d", ReadOptions(skip_damaged=True))
     assert len(recording.episodes) == 1
     assert any(note.startswith("left out: ") and "b.pkl" in note for note in recording.notes)
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=3),
+    st.just([]),
+    st.just({}),
+    st.just([[1], [1, 2]]),
+    st_numpy.arrays(
+        st.sampled_from([np.uint8, np.float32, np.int64, np.bool_, "<U2"]), st_numpy.array_shapes(min_dims=0)
+    ),
+    st_numpy.arrays(np.uint8, st.sampled_from([(0, 5, 3), (6, 5, 3), (1, 6, 5, 3), (0, 6, 5, 3), (6, 5, 4), (0,)])),
+)
+PLACES = [
+    *((key,) for key in (*DOCUMENT, "truncations", "intervened", "infos")),
+    *((group, key) for group in ("observations", "next_observations") for key in ("image", "state", "more")),
+    *(("infos", key) for key in ("succeed", "intervene_action", "lapwing_spec", "lapwing_meta", "next_observed")),
+]
+
+
+def steps_or_refusal(path: Path) -> str:
+    try:
+        return str(read_recording(path).num_steps)
+    except DataError as error:
+        return str(error)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_whatever_stands_in_a_pickle_it_is_read_or_refused_in_one_line(tmp_path_factory, data: st.DataObject) -> None:
+    steps: list[Any] = document(0, 3)
+    place, value = data.draw(st.sampled_from(PLACES)), data.draw(JUNK)
+    for step in data.draw(st.sampled_from([[0], [1], [2], [0, 1, 2]])):
+        group = steps[step] if len(place) == 1 else steps[step].setdefault(place[0], {})
+        group[place[-1]] = value
+    path = tmp_path_factory.mktemp("fuzz") / "a.pkl"
+    path.write_bytes(pickle.dumps(steps))
+    said = steps_or_refusal(path)
+    assert said == "3" or (said.startswith(f"{path}: ") and "\n" not in said)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_whatever_stands_in_an_npz_file_it_is_read_or_refused_in_one_line(
+    tmp_path_factory, data: st.DataObject
+) -> None:
+    columns: dict[str, Any] = {
+        "observations/state": np.arange(5.0)[:, None],
+        "final_observations/state": np.array([[20.0], [50.0]]),
+        "actions": np.zeros((5, 2)),
+        "dones": np.array([0, 1, 0, 0, 1]),
+    }
+    key = data.draw(st.sampled_from([*columns, "masks", "rewards", "infos/succeed", "lapwing", "observations/image"]))
+    columns[key] = data.draw(JUNK.filter(lambda value: isinstance(value, np.ndarray | float | str)))
+    path = tmp_path_factory.mktemp("fuzz") / "a.npz"
+    np.savez(path, **columns)
+    said = steps_or_refusal(path)
+    assert said == "5" or (said.startswith(f"{path}: ") and "\n" not in said)
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:

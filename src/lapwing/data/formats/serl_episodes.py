@@ -134,7 +134,9 @@ def _actions(table: Table) -> tuple[Array, Array | None]:
     action, marked = vectors_of(table, "actions"), table.columns.get("infos/intervene_action")
     if marked is None or SPEC in table.columns:  # our own writer says it of every step
         return action, None
-    given = np.array([value is not None for value in marked])  # one at least, or there were no such column
+    given = np.array([value is not None for value in marked])
+    if not given.any():
+        return action, None
     columns = {"infos/intervene_action": [value for value in marked if value is not None]}
     corrected = vectors_of(Table(table.path, int(given.sum()), columns), "infos/intervene_action")
     if corrected.shape[1] != action.shape[1]:
@@ -150,8 +152,8 @@ def _observed(table: Table, ends: Array) -> Array:
     """Whether the observation after each transition is in the file, bool [N]."""
     if not table.part(_NEXT):
         return ~ends
-    denied = table.columns.get(OBSERVED)
-    return np.array([True] * table.length if denied is None else [value is None or bool(value) for value in denied])
+    told = table.columns.get(OBSERVED, [None] * table.length)
+    return np.array([not (isinstance(value, bool | np.bool_) and not value) for value in told])
 
 
 def _episode(

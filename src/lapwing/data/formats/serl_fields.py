@@ -51,7 +51,7 @@ def _is_camera(table: Table, group: str, key: str) -> bool:
 def frames_of(table: Table, key: str, group: str = "observations") -> list[Array]:
     """The frames of a camera, one uint8 [H, W, 3] a transition, all of one size; no copies."""
     name = f"{group}/{key}"
-    frames = [_latest(table, name, np.asarray(value), 3) for value in table[name]]
+    frames = [_latest(table, name, _array(table, name, step, value), 3) for step, value in enumerate(table[name])]
     for step, frame in enumerate(frames):
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or not frame.size:
             raise DataError(
@@ -114,8 +114,9 @@ def _finite(table: Table, name: str, first: int, values: Sequence[Any]) -> Array
                 f"{table.path}: {name!r} of transition {first + step} has shape {list(one.shape)}, expected one number"
             )
     numbers = np.array([float(one.reshape(-1)[0]) for one in arrays])
-    if not np.isfinite(numbers).all():
-        step = int(np.flatnonzero(~np.isfinite(numbers))[0])
+    broken = np.flatnonzero(~np.isfinite(float32(numbers)))
+    if len(broken):
+        step = int(broken[0])
         raise DataError(
             f"{table.path}: {name!r} of transition {first + step} is {numbers[step]}, expected a finite number; "
             "mend or drop it"
@@ -144,7 +145,7 @@ def _array(table: Table, name: str, step: int, value: Any) -> Array:
         array = np.asarray(None)
     if array.dtype.kind not in "fiub":
         raise DataError(
-            f"{table.path}: {name!r} of transition {step} is {_told(value)}, expected numbers; store float32 arrays"
+            f"{table.path}: {name!r} of transition {step} is {_told(value)}, expected numbers; store arrays"
         )
     return array
 

@@ -57,12 +57,13 @@ def _arrays(path: Path) -> dict[str, Any]:
 def _following(path: Path, columns: dict[str, Any], key: str, final: Array) -> list[Array]:
     """The observation after each step: the next row, or after an episode's last step the episode's row of `final`."""
     rows = list(columns.get(f"observations/{key}", ()))
-    flags = [columns[name].astype(bool) for name in ("dones", "truncations") if name in columns]
-    ends = np.flatnonzero(np.any(flags, axis=0)) if flags else np.zeros(0, np.int64)
-    if not rows or len(ends) != len(final) or ends[-1:].tolist() != [len(rows) - 1]:
+    flags = [columns[name] for name in ("dones", "truncations") if name in columns]
+    marked = [flag.reshape(len(flag), -1)[:, 0] != 0 for flag in flags if flag.size == len(rows)]
+    ends = np.flatnonzero(np.any(marked, axis=0)) if marked else np.zeros(0, np.int64)
+    if not rows or final.ndim == 0 or len(ends) != len(final) or ends[-1:].tolist() != [len(rows) - 1]:
         raise DataError(
-            f"{path}: '{_FINAL}{key}' has {len(final)} rows, expected one for each of the {len(ends)} steps that "
-            "'dones' or 'truncations' mark, the last among them; store one an episode"
+            f"{path}: '{_FINAL}{key}' has {len(np.atleast_1d(final))} rows, expected one for each of the {len(ends)} "
+            "steps that 'dones' or 'truncations' mark, the last among them; store one an episode"
         )
     following = [*rows[1:], rows[-1]]
     for end, row in zip(ends, final, strict=True):
