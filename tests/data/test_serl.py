@@ -445,7 +445,7 @@ def steps_or_refusal(path: Path) -> str:
         return str(error)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_whatever_stands_in_a_pickle_it_is_read_or_refused_in_one_line(tmp_path_factory, data: st.DataObject) -> None:
     steps: list[Any] = document(0, 3)
@@ -459,7 +459,7 @@ def test_whatever_stands_in_a_pickle_it_is_read_or_refused_in_one_line(tmp_path_
     assert said == "3" or (said.startswith(f"{path}: ") and "\n" not in said)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_whatever_stands_in_an_npz_file_it_is_read_or_refused_in_one_line(
     tmp_path_factory, data: st.DataObject

@@ -89,7 +89,7 @@ def recordings(draw: st.DrawFn) -> tuple[RobotSpec, list[Episode]]:
     return spec, episodes
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(stored=recordings(), file=st.sampled_from(FILES))
 def test_any_recording_comes_back(tmp_path_factory: pytest.TempPathFactory, stored, file) -> None:
     (spec, episodes), (name, form) = stored, file
@@ -101,7 +101,7 @@ def test_any_recording_comes_back(tmp_path_factory: pytest.TempPathFactory, stor
         expect_same(one, source)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(stored=recordings())
 def test_flat_files_keep_interventions_and_penalties(tmp_path_factory: pytest.TempPathFactory, stored) -> None:
     spec, episodes = stored
