@@ -17,10 +17,12 @@ from lapwing.agent import RewardFacts
 from lapwing.agents.act import ActAgent, ActConfig
 from lapwing.agents.bc import BcAgent, BcConfig
 from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.agents.sac import PRESETS as SAC_PRESETS
+from lapwing.agents.sac import SacAgent, SacConfig
 from lapwing.batch import Batch, Obs
 from lapwing.data.formats import read_recording
 from lapwing.nets.action_transformer import TransformerConfig
-from lapwing.spec import RobotSpec, unnamed_axes
+from lapwing.spec import Axis, RobotSpec, unnamed_axes
 
 ROOT = Path(__file__).parents[1]
 TINY = TransformerConfig(16, 2, 16, encoder_layers=1, decoder_layers=2)
@@ -146,10 +148,31 @@ def state_batch() -> Batch:
         (ActAgent, ActConfig(chunk=1, transformer=TINY), "act.md"),
         (ActAgent, ActConfig(chunk=1, transformer=TINY, latent="vq"), "act.md"),
         (BcAgent, BcConfig(), "bc.md"),
+        (SacAgent, SacConfig(conservative=1.0), "sac.md"),
     ],
 )
 def test_every_logged_metric_is_explained(agent: type, config: object, page: str, state_batch: Batch) -> None:
-    spec = RobotSpec("tiny", (), unnamed_axes("state", 4), unnamed_axes("action", 2))
+    gripper = Axis("gripper", kind="gripper")
+    spec = RobotSpec("tiny", (), unnamed_axes("state", 4), (*unnamed_axes("action", 1), gripper))
     metrics = agent(config, spec, RewardFacts((0.0, 1.0), (0.0, 1.0))).update(state_batch)
     text = (ROOT / "docs" / "algorithms" / page).read_text(encoding="utf-8")
     assert [name for name in metrics if f"`{name}`" not in text] == []
+
+
+def test_the_table_of_presets_of_sac_is_right() -> None:
+    text = (ROOT / "docs" / "algorithms" / "sac.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| .* \| (.*) \| (.*) \| (.*) \| `(discount|lr|tau|cta_ratio|temperature)` \|$", text, re.MULTILINE
+    )
+    assert len(rows) == 5
+    for *said, field in rows:
+        told = [getattr(SAC_PRESETS[name], field) for name in ("hilserl", "serl-notes", "product")]
+        assert [float(one) for one in said] == told
+
+
+def test_every_column_of_the_world_is_explained() -> None:
+    files = (ROOT / "src" / "lapwing" / "run").glob("*.py")
+    columns = {name for file in files for name in re.findall(r'"(online/\w+)"', file.read_text(encoding="utf-8"))}
+    text = (ROOT / "docs" / "algorithms" / "sac.md").read_text(encoding="utf-8")
+    assert columns
+    assert [name for name in sorted(columns) if f"`{name}`" not in text] == []
