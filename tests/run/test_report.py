@@ -291,6 +291,47 @@ def test_an_agent_without_values_or_cameras(run: Path) -> None:
     assert "advantage" not in " ".join(page.headings)
 
 
+@pytest.fixture
+def sac_run(tmp_path: Path) -> Path:
+    """A run of SAC in a world, before anybody judged it."""
+    run = fill_run(make_run(tmp_path / "hybrid", "sac"))
+    (run / "held_out.json").unlink()
+    (run / "eval" / "toy-5.json").unlink()
+    (run / "progress.csv").write_text(
+        "step,critic_loss,q_mean,q_diverged,online/env_steps,online/success_recent\n"
+        "100,0.5,0.2,0,1100,\n200,0.4,0.3,0,1200,0.05\n"
+    )
+    return run
+
+
+def test_what_sac_did_in_the_world_stands_apart(sac_run: Path) -> None:
+    text, _ = read_page(write_report(sac_run))
+    assert "In the world, while it learned" in text
+    assert text.index("env steps") < text.index("Losses and measures") < text.index("critic loss")
+    assert text.count("success recent") == 1
+    assert "--world WORLD --episodes 100" in text
+    assert "ran away" not in text
+    save_evaluation(sac_run, "panda", 5, {"pi": make_evaluation(80)})
+    text, _ = read_page(write_report(sac_run))
+    assert "pi: policy (deployed)" in text
+    assert "latent policy" not in text
+
+
+def test_values_that_ran_away_are_said(sac_run: Path) -> None:
+    with (sac_run / "progress.csv").open("a") as file:
+        file.write("300,9,80,1,1300,0\n")
+    first, second, *_ = findings(read_results(sac_run), [])
+    assert "Not yet seen in a world" in first.text
+    assert (second.tone, second.text.startswith("Its values ran away from all returns")) == ("bad", True)
+
+
+def test_sac_is_not_told_to_learn_relative_actions(sac_run: Path) -> None:
+    errors = dict.fromkeys(("pi", "hold", "mean"), ActionError(5, 0.9, {}, (1, 1, 1)))
+    (sac_run / "held_out.json").write_text(json.dumps(make_held_out(modes=("pi",), errors=errors).to_dict()))
+    [said] = [one.text for one in findings(read_results(sac_run), []) if "no nearer than" in one.text]
+    assert said.endswith("train longer, or on more recordings.")
+
+
 def test_a_half_written_row_is_no_trouble(run: Path) -> None:
     steps, seconds = read_results(run).progress["seconds"]
     assert steps.tolist() == [100, 1500, 2000]

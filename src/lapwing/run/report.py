@@ -38,6 +38,7 @@ MEANINGS = {
 }
 CONTROLS = ("blind", "hold")
 MACHINE = ("seconds", "steps_per_s", "waiting_share", "memory_gb")
+ONLINE = "online/"  # columns of what acting brought while it learned
 VALUES = ("q_min", "q_mean", "q_max", "q_pi", "v_mean")
 VERSIONS = ("lapwing", "numpy", "torch", "matplotlib")
 
@@ -103,6 +104,8 @@ def _rate(label: str, one: Evaluation, is_control: bool = False) -> Rate:
 
 def _label(run: RunResults, mode: str) -> str:
     """What a mode is called, so that the head of LAPO that imitates is not taken for a policy trained to."""
+    if mode == "pi" and run.algorithm == "sac":
+        return "pi: policy"
     if mode == "bc" and run.algorithm != "bc":
         return f"{run.algorithm.upper()}'s bc head"
     return f"{mode}: {MEANINGS[mode]}" if mode in ("pi", "z0", "bc") else MEANINGS.get(mode, mode)
@@ -128,7 +131,8 @@ def _outcome(flags: Mapping[str, bool], steps: int) -> str:
 
 
 def _no_world(run: RunResults) -> str:
-    command = f"lapwing eval {run.path} --world toy --episodes 100"
+    robot = (run.data or {}).get("spec", {}).get("name", "toy")
+    command = f"lapwing eval {run.path} --world {'toy' if robot == 'toy' else 'WORLD'} --episodes 100"
     return section(
         "Success in a world",
         "The only true measure: fresh episodes in a simulated world, or on the robot.",
@@ -249,9 +253,9 @@ def _training(run: RunResults) -> str:
     prefix = "valid/action_error_"
     errors = {_curve(name.removeprefix(prefix)): xy for name, xy in progress.items() if name.startswith(prefix)}
     values = {name.replace("_", " "): progress[name] for name in VALUES if name in progress}
-    others = [
-        name for name in progress if not name.startswith("valid/action_error") and name not in (*VALUES, *MACHINE)
-    ]
+    acted = [name for name in progress if name.startswith(ONLINE)]
+    shown = {*VALUES, *MACHINE, *acted}
+    others = [name for name in progress if not name.startswith("valid/action_error") and name not in shown]
     returns = run.config.get("reward_facts", {}).get("returns")
     band = (float(returns[0]), float(returns[1])) if returns else None
     return section(
@@ -259,6 +263,8 @@ def _training(run: RunResults) -> str:
         lead,
         figure(curves(errors, "held-out action error, normalised", wide=True)) if errors else "",
         figure(curves(values, "values, in units of return", wide=True, band=band)) if values else "",
+        ("<h3>In the world, while it learned</h3>" + _small_curves(progress, acted, ONLINE)) if acted else "",
+        "<h3>Losses and measures</h3>" if acted else "",
         _small_curves(progress, others),
         details("Speed and memory", _small_curves(progress, [name for name in MACHINE if name in progress])),
     )
@@ -268,8 +274,8 @@ def _curve(name: str) -> str:
     return {"positive": "deployed, advantage > 0", "swapped_images": "deployed, images swapped"}.get(name, name)
 
 
-def _small_curves(progress: Mapping[str, tuple[Array, Array]], names: Sequence[str]) -> str:
-    pictures = (figure(curves({name: progress[name]}, name.replace("_", " "))) for name in names)
+def _small_curves(progress: Mapping[str, tuple[Array, Array]], names: Sequence[str], prefix: str = "") -> str:
+    pictures = (figure(curves({name: progress[name]}, name.removeprefix(prefix).replace("_", " "))) for name in names)
     return f'<div class="grid">{"".join(pictures)}</div>'
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from lapwing.run.held_out import BASELINES, Calibration, HeldOut, ImageTest
 from lapwing.run.page import Finding, Tile, Tone
 from lapwing.run.results import RunResults, WorldResult
 
 RANKS_WELL = 0.5  # a rank correlation of values and returns from here on is called good
+MOVES_BY_STEPS = ("sac",)  # algorithms whose actions are displacements, which cannot be more relative
 MATTERS = 0.1  # relative differences of errors, and a bias relative to the range of returns, below this are small
 
 
@@ -20,6 +23,7 @@ def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
         found.append(
             Finding("fair", "Not yet seen in a world: what follows ranks checkpoints, it promises no success.")
         )
+    found += _ran_away(run)
     if run.held_out is None:
         found.append(Finding("fair", "Not yet judged on held-out episodes."))
     else:
@@ -28,6 +32,13 @@ def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
             found.append(Finding("fair", f"{text}: what follows is of step {run.held_out_step:,}."))
         found += _off_line(run, run.held_out)
     return found
+
+
+def _ran_away(run: RunResults) -> Iterator[Finding]:
+    """What stopped the run, if that was its values."""
+    steps, diverged = run.progress.get("q_diverged", (np.zeros(0), np.zeros(0)))
+    if len(steps) and diverged[-1] == 1:
+        yield Finding("bad", "Its values ran away from all returns in the data: do not use it, train another.")
 
 
 def _at(run: RunResults, step: int | None) -> str:
@@ -67,7 +78,8 @@ def _compare(ours: tuple[float, float], theirs: tuple[float, float]) -> tuple[To
 
 
 def _off_line(run: RunResults, held_out: HeldOut) -> Iterator[Finding]:
-    yield _nearness(held_out, is_relative=run.config.get("options", {}).get("relative_actions", False))
+    is_relative = run.config.get("options", {}).get("relative_actions", False) or run.algorithm in MOVES_BY_STEPS
+    yield _nearness(held_out, is_relative)
     if held_out.image_test is not None:
         yield _looks(held_out.image_test)
     if held_out.calibration is not None:
