@@ -118,6 +118,7 @@ class SACAgent:
         ):
             if got != expected:
                 raise CheckpointError(f"{path}: {what} {got}, expected {expected}; make the agent as it was trained")
+        self._prepare(agent)
         agent.load_state_dict(load_train_state(path)["agent"])
         self.config, self.facts = agent.config, RewardFacts(**meta["reward_facts"])
         self._adopt(agent, spec, normalizer)
@@ -125,8 +126,11 @@ class SACAgent:
     def _make(self, spec: RobotSpec) -> None:
         agent = build_agent("sac", self.config, spec, self.facts)
         assert isinstance(agent, SacAgent)
-        agent.prepare(self.device, bf16=pick_precision("auto", self.device) == "bf16", compiled=False)
+        self._prepare(agent)
         self._adopt(agent, spec, unscaled(spec))
+
+    def _prepare(self, agent: SacAgent) -> None:
+        agent.prepare(self.device, bf16=pick_precision("auto", self.device) == "bf16", compiled=False)
 
     def _adopt(self, agent: SacAgent, spec: RobotSpec, normalizer: Normalizer) -> None:
         self.agent, self.spec, self.normalizer = agent, spec, normalizer
