@@ -206,6 +206,14 @@ def test_cal_ql_by_hand(pair: Batch) -> None:
     assert conservative(agent, pair).item() == pytest.approx(expected)
 
 
+def test_cal_ql_asks_the_policy_here_and_at_the_next_observation(pair: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, asked = make_agent(conservative=1.0, conservative_actions=3), []
+    monkeypatch.setattr(agent.actor[0], "forward", noting(agent.actor[0], asked))
+    conservative(agent, pair)
+    assert pair.next_obs is not None
+    assert [one.tolist() for one in asked] == [[one.state.tolist()] * 3 for one in (pair.obs, pair.next_obs)]
+
+
 def test_cal_ql_teaches_the_critics_and_not_the_actor(pair: Batch) -> None:
     agent = make_agent(conservative=1.0)
     gap = conservative(agent, pair)
