@@ -21,9 +21,8 @@ class EpisodeLog:
 
     def __init__(self, path: Path, env_steps: int) -> None:
         self._path = path
-        written = read_episodes(path)
-        kept = [one for one in written if one.env_step <= env_steps]
-        if len(kept) < len(written):
+        kept = [one for one in read_episodes(path) if one.env_step <= env_steps]
+        if path.exists():
             partial = path.with_name(f".{path.name}.partial")
             partial.write_text(_lines(kept), encoding="utf-8")
             os.replace(partial, path)

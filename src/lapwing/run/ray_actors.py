@@ -151,7 +151,7 @@ def _connect(ray: Any, address: str, count: int) -> bool:
             ray.init(num_cpus=count, include_dashboard=False, log_to_driver=False, logging_level="error")
         elif not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises all kinds, and plain exceptions
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"ray: no cluster at {address!r} ({reason}); start one with `ray start --head`") from error
     free = ray.cluster_resources().get("CPU", 0)
