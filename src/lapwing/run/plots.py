@@ -223,8 +223,14 @@ def _unit_square(axes: Any, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
-def curves(series: Series, label: str, wide: bool = False, band: tuple[float, float] | None = None) -> str:
-    """Metrics over training steps: a small figure, or a wide one with a legend. `band`: the range of returns."""
+def curves(
+    series: Series,
+    label: str,
+    wide: bool = False,
+    band: tuple[float, float] | None = None,
+    steps_are: str = "training steps",
+) -> str:
+    """Metrics over steps: a small figure, or a wide one with a legend. `band`: the range of returns."""
     with _figure(WIDE if wide else 3.5, 3.0 if wide else 2.1) as figure:
         axes = figure.subplots()
         for (name, (steps, values)), color in zip(series.items(), _colors(series), strict=True):
@@ -239,7 +245,7 @@ def curves(series: Series, label: str, wide: bool = False, band: tuple[float, fl
         )
         axes.set_title(label)
         if wide:
-            axes.set_xlabel("training steps")
+            axes.set_xlabel(steps_are)
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
         return _svg(figure, label)
 

@@ -24,6 +24,7 @@ from lapwing.run.plots import (
     histogram,
     success_chart,
 )
+from lapwing.run.report_online import online_sections
 from lapwing.run.results import RunResults, WorldResult, read_results
 from lapwing.run.verdict import findings, percent, span, tiles, training_effort
 from lapwing.spec import RobotSpec
@@ -53,6 +54,7 @@ def write_report(run: Path, compare: Sequence[Path] = ()) -> Path:
     sections = (
         *(_world_section(found, world, others) for world in found.worlds),
         *(() if found.worlds else (_no_world(found),)),
+        *online_sections(found),
         *_held_out_sections(found, others),
         _training(found),
         _data(found),
