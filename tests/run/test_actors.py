@@ -107,6 +107,7 @@ def events_of(told: list[Any]) -> list[Any]:
     return [one for one in told if not isinstance(one[1], str)]
 
 
+@pytest.mark.slow
 def test_an_actor_that_dies_at_once_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RESTARTS", 1)
     actors = Actors(line_plan(partial(make_line, trouble=die)), OneNumber(), 1, {})
@@ -140,6 +141,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_actors_end_with_a_learner_that_was_killed(tmp_path: Path) -> None:
     """Its output ends when nobody is left who could write to it."""
     program = tmp_path / "learner.py"

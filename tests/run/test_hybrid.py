@@ -309,6 +309,7 @@ def test_an_interrupt_leaves_no_actor_behind(train: Train, monkeypatch: pytest.M
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_an_error_of_an_actor_ends_the_run(train: Train) -> None:
     with pytest.raises(ConfigError, match="actor 0: line: its simulator"):
         train("run", world=line_world(no_world), actors=1)

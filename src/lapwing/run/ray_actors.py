@@ -94,7 +94,7 @@ class RayActors:
     def _restart(self, number: int, error: Exception) -> str:
         dead = self._actors[number]
         self._ray.kill(dead.handle)
-        how = " ".join(str(error).split())[-200:]
+        how = next(reversed(str(error).strip().splitlines()), type(error).__name__).strip()
         expect_worth_restarting(number, dead.failures, how)
         self._actors[number] = self._start(number, dead.done, dead.failures + 1)
         return f"actor {number} died ({how}) and was restarted"
