@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from lapwing.data import check as checking
 from lapwing.data import convert as converting
 from lapwing.data import info as summing
 from lapwing.data.formats.aloha_writer import Dialect
+from lapwing.data.formats.d4rl_writer import write_d4rl
 from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.data.formats.hdf5 import ImageLayout
 from lapwing.data.formats.options import Base, ReadOptions
@@ -32,21 +33,23 @@ from lapwing.robot.topics import read_topics
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw scripted demonstrations from a simulated world into a flat HDF5 file, or into transitions."""
+    """Draw scripted demonstrations from a simulated world into an HDF5 file, or into transitions."""
 
     out: tyro.conf.Positional[Path]
     """The file to write; in the formats pickle and npz a name without ending is a folder, with one file an episode."""
-    format: Literal["flat", "pickle", "npz"] = "flat"
-    """The layout to write; pickle and npz: transitions, as SERL reads them."""
+    format: Literal["flat", "d4rl", "pickle", "npz"] | None = None
+    """The layout to write; pickle and npz: transitions, as SERL reads them; d4rl: as D4RL's files, without images.
+    None: d4rl for the pointmaze worlds, else flat."""
     world: envs.World = "toy"
     """The simulated world."""
     episodes: int | None = None
-    """Whole episodes to draw; 100 when --n-samples is not given either."""
-    n_samples: int | None = None
+    """Whole episodes to draw; 100 when --steps is not given either."""
+    steps: Annotated[int | None, tyro.conf.arg(aliases=["--n-samples"])] = None
     """Exact number of steps to draw; the last episode is cut, as truncated."""
-    quality: envs.Quality = "mixed"
+    quality: envs.Quality | None = None
     """mixed: the whole range from expert to failing; expert: successes; noisy (toy, panda): clumsy, but mended; human
-    (toy): with rests and hesitation."""
+    (toy): with rests and hesitation. pointmaze: noisy, as D4RL's data, or expert, without noise. None: noisy for
+    pointmaze, else mixed."""
     size: int | None = None
     """Height and width of the images in pixels; None: the world's own, 84 or 128 (panda)."""
     seed: int = 0
@@ -58,12 +61,12 @@ class Sample:
 def sample(args: Sequence[str]) -> int:
     """`lapwing data sample`"""
     command = parse(Sample, args, "lapwing data sample")
-    if command.episodes is not None and command.n_samples is not None:
-        raise ConfigError("--episodes and --n-samples exclude each other; give one")
-    for name in ("episodes", "n_samples"):
+    if command.episodes is not None and command.steps is not None:
+        raise ConfigError("--episodes and --steps (--n-samples) exclude each other; give one")
+    for name in ("episodes", "steps"):
         value = getattr(command, name)
         if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+            raise ConfigError(f"--{name} is {value}, expected at least 1")
     if command.seed < 0:
         raise ConfigError(f"--seed is {command.seed}, expected 0 or more")
     if command.size is not None and not 8 <= command.size <= 4096:
@@ -71,16 +74,20 @@ def sample(args: Sequence[str]) -> int:
     if command.labelled:
         return _sample_labelled(command)
     spec = envs.world_spec(command.world, command.size)
-    drawn = envs.sample_world(command.world, quality=command.quality, size=command.size, seed=command.seed)
+    quality = command.quality or envs.own_quality(command.world)
+    drawn = envs.sample_world(command.world, quality=quality, size=command.size, seed=command.seed)
     tally = _Tally()
     episodes = tally.count(_enough(drawn, command))
-    suffix = {"flat": command.out.suffix, "pickle": ".pkl", "npz": ".npz"}[command.format]
+    layout = command.format or ("d4rl" if command.world.startswith("pointmaze") else "flat")
+    suffix = {"pickle": ".pkl", "npz": ".npz"}.get(layout, command.out.suffix)
     if command.out.suffix not in ("", suffix):
         raise ConfigError(
-            f"{command.out}: its name ends in {command.out.suffix}, expected {suffix} for --format {command.format}, "
+            f"{command.out}: its name ends in {command.out.suffix}, expected {suffix} for --format {layout}, "
             "or the name of a folder"
         )
-    if command.format == "flat":
+    if layout == "d4rl":
+        write_d4rl(command.out, episodes, spec)
+    elif layout == "flat":
         with FlatWriter(command.out, spec) as writer:
             for episode in episodes:
                 writer.add(episode)
@@ -88,13 +95,13 @@ def sample(args: Sequence[str]) -> int:
         write_serl(command.out, episodes, spec)
     else:
         write_serl_folder(command.out, episodes, spec, suffix)
-    print(f"{command.out}: {tally.episodes} episodes, {tally.steps} steps, {tally.successes} of the episodes succeed")
+    print(f"{command.out}: {tally.episodes} episodes, {tally.steps} steps, {tally.told}")
     return 0
 
 
 def _sample_labelled(command: Sample) -> int:
-    if command.n_samples is not None or command.quality != "mixed":
-        raise ConfigError("--labelled draws whole episodes of quality mixed; leave out --n-samples and --quality")
+    if command.steps is not None or command.quality not in (None, "mixed"):
+        raise ConfigError("--labelled draws whole episodes of quality mixed; leave out --steps and --quality")
     spec = envs.world_spec(command.world, command.size)
     drawn = envs.sample_labelled(command.world, size=command.size, seed=command.seed)
     suffix = ".npz" if command.format == "npz" else ".pkl"
@@ -110,18 +117,31 @@ class _Tally:
     episodes: int = 0
     steps: int = 0
     successes: int = 0
+    judged: int = 0
+    reward: float = 0.0
+
+    @property
+    def told(self) -> str:
+        """How well it went: by successes, where anybody judged the episodes, else by reward."""
+        if self.judged:
+            return f"{self.successes} of the episodes succeed"
+        return f"mean reward of a step {self.reward / self.steps:.4g}"
 
     def count(self, episodes: Iterator[Episode]) -> Iterator[Episode]:
         for episode in episodes:
             yield episode
             self.episodes, self.steps = self.episodes + 1, self.steps + episode.num_steps
-            self.successes += bool(episode.success)
+            self.successes, self.judged = (
+                self.successes + bool(episode.success),
+                self.judged + (episode.success is not None),
+            )
+            self.reward += 0.0 if episode.reward is None else float(episode.reward.sum())
 
 
 def _enough(drawn: Iterator[Episode], command: Sample) -> Iterator[Episode]:
     """Episodes up to the number asked for, under a bar that counts in the unit asked for."""
-    by_steps = command.n_samples is not None
-    total = command.n_samples or command.episodes or 100
+    by_steps = command.steps is not None
+    total = command.steps or command.episodes or 100
     with tqdm(total=total, desc="sample", unit="step" if by_steps else "episode") as bar:
         while bar.n < total:
             episode = next(drawn)
@@ -140,6 +160,7 @@ def _cut(episode: Episode, steps: int) -> Episode:
         action=episode.action[:steps],
         reward=None if episode.reward is None else episode.reward[:steps],
         grasp_penalty=None if episode.grasp_penalty is None else episode.grasp_penalty[:steps],
+        sensors={name: readings[: steps + 1] for name, readings in episode.sensors.items()},
         terminated=False,
         success=None,
     )

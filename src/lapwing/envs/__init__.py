@@ -11,6 +11,7 @@ from lapwing.errors import WorldError
 from lapwing.spec import RobotSpec
 
 if TYPE_CHECKING:
+    from lapwing.envs.maze_layout import Maze
     from lapwing.envs.reach_scene import Mode
 
 Quality = Literal["mixed", "expert", "noisy", "human"]
@@ -23,6 +24,15 @@ REACH_WORLDS: dict[str, tuple[Literal["single", "dual"], Literal["fixed", "learn
     "toy-dual-learned": ("dual", "learned"),
 }
 PANDA_WORLDS = ("panda", "panda-state")
+D4RL_DATA = {
+    "pointmaze-umaze": "maze2d-umaze-v1",
+    "pointmaze-medium": "maze2d-medium-v1",
+    "pointmaze-large": "maze2d-large-v1",
+    "door": "door-human-v1",
+    "hopper": "hopper-expert-v2",
+    "halfcheetah": "halfcheetah-expert-v2",
+}
+"""The worlds that data sets of D4RL come from, with the one whose reference returns turn a return into a score."""
 STATE = "-state"
 """What the name of a world ends in whose things are told by the state instead of images."""
 World = Literal[
@@ -39,8 +49,19 @@ World = Literal[
     "aloha-insertion",
     "panda",
     "panda-state",
+    "pointmaze-umaze",
+    "pointmaze-medium",
+    "pointmaze-large",
+    "door",
+    "hopper",
+    "halfcheetah",
 ]
 WORLDS: tuple[str, ...] = get_args(World)
+
+
+def own_quality(name: str) -> Quality:
+    """How the operators of a world's data act, where one does not ask for others."""
+    return "noisy" if name.startswith("pointmaze") else "mixed"
 
 
 def own_size(name: str) -> int:
@@ -55,6 +76,14 @@ def make_world(name: str, num: int = 1, size: int | None = None) -> BatchEnv:
         from lapwing.envs.panda import Panda
 
         return Sequential([Panda(not name.endswith(STATE), size) for _ in range(num)])
+    if maze := _maze(name):
+        from lapwing.envs.maze import PointMaze
+
+        return PointMaze(maze, num)
+    if name in D4RL_DATA:
+        from lapwing.envs.gym_state import GymState
+
+        return Sequential([GymState(name) for _ in range(num)])
     if mode := _reach_mode(name):
         from lapwing.envs.reach import Reach
 
@@ -81,6 +110,12 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
 
         arm = panda.Panda(not name.endswith(STATE), size)
         return arm, panda_expert.Expert(arm.physics, _panda_quality(quality))
+    if maze := _maze(name):
+        from lapwing.envs import maze_expert
+        from lapwing.envs.maze import PointMaze
+
+        return Single(PointMaze(maze)), maze_expert.Expert(maze, _maze_noise(quality))
+    _expect_operator(name)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -106,6 +141,14 @@ def world_spec(name: str, size: int | None = None) -> RobotSpec:
         from lapwing.envs import panda_spec
 
         return panda_spec.spec(not name.endswith(STATE), size)
+    if maze := _maze(name):
+        from lapwing.envs import maze_layout
+
+        return maze_layout.spec(maze)
+    if name in D4RL_DATA:
+        from lapwing.envs import gym_state
+
+        return gym_state.spec(name)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -127,6 +170,11 @@ def sample_world(name: str, *, quality: Quality, size: int | None = None, seed: 
         from lapwing.envs import panda
 
         return panda.demonstrations(not name.endswith(STATE), _panda_quality(quality), size, seed)
+    if maze := _maze(name):
+        from lapwing.envs import maze_expert
+
+        return maze_expert.demonstrations(maze, _maze_noise(quality), seed)
+    _expect_operator(name)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -151,6 +199,29 @@ def sample_labelled(name: str, *, size: int | None = None, seed: int) -> Iterato
     from lapwing.envs import panda
 
     return panda.labelled(own_size(name) if size is None else size, seed)
+
+
+def _maze(name: str) -> Maze | None:
+    """The maze of a pointmaze world; None for every other world."""
+    if not name.startswith("pointmaze"):
+        return None
+    from lapwing.envs.maze_layout import MAZES
+
+    return MAZES.get(name)
+
+
+def _maze_noise(quality: Quality) -> float:
+    """Standard deviation of what the operator's actions are shaken by."""
+    if quality not in ("expert", "noisy"):
+        raise WorldError(f"quality {quality!r} belongs to other worlds than the pointmazes; choose noisy or expert")
+    from lapwing.envs.maze_expert import NOISE
+
+    return NOISE if quality == "noisy" else 0.0
+
+
+def _expect_operator(name: str) -> None:
+    if name in D4RL_DATA:
+        raise WorldError(f"world {name!r} has no scripted operator; choose another world, or recorded data")
 
 
 def _reach_mode(name: str) -> Mode | None:
