@@ -512,8 +512,8 @@ def make_folder(path):
 def write_other_layout(path):
     path.unlink()
     with h5py.File(path, "w") as file:
-        file["observations"] = np.zeros((9, 8))
-        file["actions"] = np.zeros((9, 3))
+        file["frames"] = np.zeros((9, 8))
+        file["commands"] = np.zeros((9, 3))
 
 
 def write_empty_hdf5(path):
@@ -529,7 +529,7 @@ def write_empty_hdf5(path):
         (truncate, "the HDF5 file is truncated"),
         (remove, "found nothing, expected an HDF5 file; check the path"),
         (make_folder, "found a folder with nothing in it, expected episode_0.hdf5 and so on; check the path"),
-        (write_other_layout, "unknown layout (found actions, observations)"),
+        (write_other_layout, "unknown layout (found commands, frames)"),
         (write_empty_hdf5, "unknown layout (found an empty file)"),
     ],
 )

@@ -264,8 +264,8 @@ def test_damaged_bytes_are_read_or_refused_but_never_crash(tiny_file, tmp_path_f
 def test_an_unknown_layout_says_what_was_found(tmp_path):
     path = tmp_path / "d.hdf5"
     with h5py.File(path, "w") as file:
-        file["data/demo_0/actions"] = np.zeros((4, 2))
-    with pytest.raises(DataError, match=r"d.hdf5: unknown layout .found data.; known: flat"):
+        file["steps/0/act"] = np.zeros((4, 2))
+    with pytest.raises(DataError, match=r"d.hdf5: unknown layout .found steps.; known: flat"):
         read_recording(path)
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta" / "info.json").write_text("{}")

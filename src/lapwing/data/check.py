@@ -18,15 +18,20 @@ import numpy as np
 from lapwing.data.cameras import check_camera
 from lapwing.data.check_aloha import ACTION as ALOHA_ACTION
 from lapwing.data.check_aloha import check_aloha, file_names
+from lapwing.data.check_offline import check_offline, check_offline_rewards, describe_returns, offline_tree
 from lapwing.data.check_serl import check_serl, check_serl_rewards, serl_tree
 from lapwing.data.endings import check_cut, check_early, check_twins
 from lapwing.data.formats import read_recording
 from lapwing.data.formats.aloha import is_aloha
+from lapwing.data.formats.d4rl import is_d4rl
 from lapwing.data.formats.flat import is_flat
 from lapwing.data.formats.hdf5 import open_hdf5
 from lapwing.data.formats.lerobot import ACTION, DAMAGE_ADVICE, STATE, describe_damage, is_lerobot, scan_lerobot
+from lapwing.data.formats.minari import is_minari
 from lapwing.data.formats.options import ReadOptions
+from lapwing.data.formats.robomimic import is_robomimic
 from lapwing.data.formats.serl import is_serl, read_serl
+from lapwing.data.formats.trajectories import is_trajectories
 from lapwing.data.labels import check_grippers, check_lags, describe_lags, measure_lags
 from lapwing.data.numbers import check_episodes, check_finite, check_leader, check_moving, check_rewards
 from lapwing.data.problems import Problem, Severity, from_error
@@ -75,6 +80,8 @@ def check(path: Path, options: ReadOptions | None = None, progress: bool = True)
     try:
         if is_lerobot(path):
             _check_lerobot(findings, options.skip_damaged)
+        elif is_minari(path) or is_trajectories(path):
+            _check_offline(findings, options, progress)
         elif is_serl(path):
             _check_serl(findings, options, progress)
         elif path.is_dir() or is_aloha(path):
@@ -133,7 +140,13 @@ def _has_errors(problems: Sequence[Problem]) -> bool:
 
 def _check_hdf5(findings: _Findings, file: h5py.File, options: ReadOptions, progress: bool) -> None:
     path = findings.path
+    if is_robomimic(file):  # one group an episode: a tree of hundreds of lines
+        _check_offline(findings, options, progress)
+        return
     findings.tree = tree_lines(file)
+    if is_d4rl(file):
+        _check_offline(findings, options, progress)
+        return
     if is_flat(file):
         found = inspect(file, path, options.image_layout)
         findings.problems += found.problems
@@ -197,6 +210,15 @@ def _check_aloha(findings: _Findings, options: ReadOptions, progress: bool) -> N
             "no rewards: imitation (ACT, BC) does without; offline RL (LAPO) needs them, "
             f"lapwing data convert {findings.path} OUT.hdf5 --to flat --reward last-step or LABELS.json writes them"
         )
+
+
+def _check_offline(findings: _Findings, options: ReadOptions, progress: bool) -> None:
+    recording = read_recording(findings.path, options)
+    findings.tree = findings.tree or offline_tree(recording)
+    findings.notes += [*recording.notes, *describe_returns(recording)]
+    findings.problems += check_offline(recording, progress)
+    findings.reward_problems += check_offline_rewards(recording)
+    _check_recording(findings, recording, "actions", [str(index) for index in range(len(recording.episodes))])
 
 
 def _check_serl(findings: _Findings, options: ReadOptions, progress: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lapwing.data.formats.columns import column, dataset_of, expect_rows, flags, found_in, matrix
 from lapwing.data.formats.flat_writer import ABSENT, FlatWriter
 from lapwing.data.formats.hdf5 import (
     ImageLayout,
@@ -34,6 +35,7 @@ from lapwing.spec import Axis, Camera, RobotSpec, unnamed_axes
 
 __all__ = ["FlatWriter", "is_flat", "read_flat"]
 
+_LAYOUT = "flat"
 _FIRST_CAMERAS = ("left", "right", "global")  # the documents' order; others follow by name
 _STATE_KEYS = ("joint", "state")
 
@@ -55,7 +57,7 @@ def read_flat(path: Path, image_layout: ImageLayout = "auto") -> Recording:
         notes: list[str] = []
         state, action, reward = _read_numbers(file, path)
         penalty = _optional(file, path, "grasp_penalty", len(action))
-        intervened = _flags(file, path, "intervened", len(action)) if "intervened" in file else None
+        intervened = flags(file, path, "intervened", len(action), _LAYOUT) if "intervened" in file else None
         frames = _read_cameras(file, path, len(action), image_layout, notes)
         ends, terminated = _boundaries(file, path, len(action), notes)
         declared = _declared(file, path)
@@ -90,57 +92,22 @@ def _read_numbers(file: h5py.File, path: Path) -> tuple[Array, Array, Array | No
     """State float32 [N, S], action float32 [N, A] and reward float32 [N] or None."""
     observations = file.get("observations")
     if not isinstance(observations, h5py.Group):
-        raise DataError(f"{path}: no group 'observations' (found {_found(file)}); expected camera images and 'joint'")
+        raise DataError(f"{path}: no group 'observations' (found {found_in(file)}); expected camera images and 'joint'")
     state_key = next((key for key in _STATE_KEYS if key in observations), None)
     if state_key is None:
-        raise DataError(f"{path}: no dataset 'observations/joint' (found {_found(observations)}); add it as [N, S]")
-    action = _matrix(_dataset(file, path, "actions"), path)
+        raise DataError(f"{path}: no dataset 'observations/joint' (found {found_in(observations)}); add it as [N, S]")
+    action = matrix(dataset_of(file, path, "actions", _LAYOUT), path)
     if len(action) == 0:
         raise DataError(f"{path}: 'actions' has 0 rows, expected at least one step; record it again")
     has_images = any(key.endswith("_image") for key in observations)
-    state = _matrix(_dataset(file, path, f"observations/{state_key}"), path, least=0 if has_images else 1)
-    _expect_rows(path, f"observations/{state_key}", len(state), len(action))
+    state = matrix(dataset_of(file, path, f"observations/{state_key}", _LAYOUT), path, least=0 if has_images else 1)
+    expect_rows(path, f"observations/{state_key}", len(state), len(action))
     return state, action, _optional(file, path, "rewards", len(action))
 
 
 def _optional(file: h5py.File, path: Path, key: str, rows: int) -> Array | None:
     """float32 [N], or None where the file has no such dataset."""
-    return float32(_column(_dataset(file, path, key), path, rows)) if key in file else None
-
-
-def _found(group: h5py.Group) -> str:
-    return ", ".join(sorted(group)) or "nothing"
-
-
-def _dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
-    dataset = file.get(key)
-    if not isinstance(dataset, h5py.Dataset):
-        raise DataError(f"{path}: no dataset '{key}' (found {_found(file)}); the flat layout needs it, add it")
-    if dataset.dtype.kind not in "fiub":
-        raise DataError(f"{path}: '{key}' holds {dataset.dtype}, expected numbers; store it as float32")
-    return dataset
-
-
-def _expect_rows(path: Path, key: str, got: int, expected: int) -> None:
-    if got != expected:
-        raise DataError(
-            f"{path}: '{key}' has {got} rows, expected {expected} as 'actions' has; cut all datasets to one length"
-        )
-
-
-def _matrix(dataset: h5py.Dataset, path: Path, least: int = 1) -> Array:
-    if dataset.ndim != 2 or dataset.shape[1] < least:
-        key = dataset.name.lstrip("/")
-        raise DataError(f"{path}: '{key}' has shape {dataset.shape}, expected two dimensions [N, axes]; reshape it")
-    return float32(read_array(dataset))
-
-
-def _column(dataset: h5py.Dataset, path: Path, rows: int) -> Array:
-    key = dataset.name.lstrip("/")
-    if not (dataset.ndim == 1 or (dataset.ndim == 2 and dataset.shape[1] == 1)):
-        raise DataError(f"{path}: '{key}' has shape {dataset.shape}, expected [N] or [N, 1]; reshape it")
-    _expect_rows(path, key, len(dataset), rows)
-    return read_array(dataset).reshape(-1)
+    return float32(column(dataset_of(file, path, key, _LAYOUT), path, rows)) if key in file else None
 
 
 def _read_cameras(
@@ -155,7 +122,7 @@ def _read_cameras(
         if isinstance(dataset, h5py.Dataset) and dataset.ndim == 4:
             if name in frames:
                 raise DataError(f"{path}: two datasets are camera {name!r} in 'observations'; rename '{key}'")
-            _expect_rows(path, f"observations/{key}", len(dataset), rows)
+            expect_rows(path, f"observations/{key}", len(dataset), rows)
             frames[name] = camera_frames(dataset, image_layout)
         elif key not in _STATE_KEYS:
             notes.append(f"'observations/{key}' is neither a camera [N, H, W, 3] nor the state: not used")
@@ -170,8 +137,8 @@ def _camera_order(key: str) -> tuple[int, str]:
 def _boundaries(file: h5py.File, path: Path, rows: int, notes: list[str]) -> tuple[list[int], list[bool]]:
     """The exclusive end of each episode, and whether its task ended there."""
     if not any(key in file for key in ("terminals", "timeouts", "episode_ends")):
-        raise DataError(f"{path}: no dataset 'terminals' (found {_found(file)}); add it as bool [N]")
-    terminal, timeout = (_flags(file, path, key, rows) for key in ("terminals", "timeouts"))
+        raise DataError(f"{path}: no dataset 'terminals' (found {found_in(file)}); add it as bool [N]")
+    terminal, timeout = (flags(file, path, key, rows, _LAYOUT) for key in ("terminals", "timeouts"))
     if (terminal & timeout).any():
         count = int((terminal & timeout).sum())
         notes.append(f"{count} rows are flagged terminal and timeout: taken as cut by the time limit")
@@ -187,23 +154,14 @@ def _boundaries(file: h5py.File, path: Path, rows: int, notes: list[str]) -> tup
     return [int(one) + 1 for one in ends], [bool(terminal[one]) for one in ends]
 
 
-def _flags(file: h5py.File, path: Path, key: str, rows: int) -> Array:
-    if key not in file:
-        return np.zeros(rows, bool)
-    values = _column(_dataset(file, path, key), path, rows)
-    if not np.isin(values, (0, 1)).all():
-        raise DataError(f"{path}: '{key}' holds values other than 0 and 1; expected flags, store it as bool [N]")
-    return values.astype(bool)
-
-
 def _episode_ends(file: h5py.File, path: Path, rows: int) -> Array:
-    flags = np.zeros(rows, bool)
+    marks = np.zeros(rows, bool)
     if "episode_ends" not in file:
-        return flags
-    dataset = _dataset(file, path, "episode_ends")
+        return marks
+    dataset = dataset_of(file, path, "episode_ends", _LAYOUT)
     values = read_array(dataset).reshape(-1)
     if dataset.dtype == bool or (len(values) == rows and np.isin(values, (0, 1)).all()):
-        return _flags(file, path, "episode_ends", rows)
+        return flags(file, path, "episode_ends", rows, _LAYOUT)
     with np.errstate(invalid="ignore"):  # NaN is no row number: refused below
         ends = values.astype(np.int64)
     if (ends != values).any() or (np.diff(ends, prepend=0) < 1).any() or (ends > rows).any():
@@ -211,8 +169,8 @@ def _episode_ends(file: h5py.File, path: Path, rows: int) -> Array:
             f"{path}: 'episode_ends' must be flags [N] or increasing row numbers from 1 to {rows}, each one past "
             "an episode's last row; store cumulative ends"
         )
-    flags[ends - 1] = True
-    return flags
+    marks[ends - 1] = True
+    return marks
 
 
 def _declared(file: h5py.File, path: Path) -> Mapping[str, Any] | None:
