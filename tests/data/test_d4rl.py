@@ -158,7 +158,10 @@ def put(key, values):
         (put("terminals", np.full(9, 2)), r"'terminals' holds values other than 0 and 1"),
         (put("observations", np.zeros((9, 4, 4, 3), np.uint8)), r"'observations' has shape .* expected two dimensions"),
         (put("next_observations", np.zeros((9, 2))), r"'next_observations' has 2 axes, expected 3"),
-        (never_fires, r"'terminals' never fire and there are no 'timeouts' or 'next_observations', expected one of them"),
+        (
+            never_fires,
+            r"'terminals' never fire and there are no 'timeouts' or 'next_observations', expected one of them",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path, arrays, spoil, message):

@@ -134,6 +134,11 @@ def _last_row(following: h5py.Group, vectors: Mapping[str, Array], path: Path) -
         dataset = dataset_of(following, path, key, "robomimic")
         expect_rows(path, dataset.name[1:], len(dataset), len(values))
         rows.append(float32(read_array(dataset, slice(-1, None))).reshape(1, -1))
+        if rows[-1].shape[1] != values.shape[1]:
+            raise DataError(
+                f"{path}: '{dataset.name[1:]}' has {rows[-1].shape[1]} axes, expected {values.shape[1]} as in 'obs'; "
+                "extract observations anew"
+            )
     return np.concatenate(rows, 1)
 
 
