@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lapwing.data.formats.d4rl import Steps, episodes_of
 from lapwing.data.frames import FrameStore
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import DataError
+from lapwing.spec import Axis, RobotSpec
 
 
 @pytest.fixture
@@ -42,6 +44,17 @@ def test_timeouts_and_terminals_divide_and_the_observation_after_a_cut_is_kept(t
     assert recording.episodes[1].state[-1].tolist() == [1, 4, 0]
     assert recording.episodes[1].reward.tolist() == [4, 5, 6, 7]
     assert recording.notes == ("the last 2 rows follow the final boundary: read as a truncated episode",)
+
+
+def test_the_spec_that_our_writer_stores_is_read(tmp_path, arrays):
+    spec = RobotSpec("maze", (), (Axis("x", "m"), Axis("y", "m"), Axis("v")), (Axis("f"), Axis("g")))
+    path = write_d4rl(tmp_path / "a.hdf5", arrays, lapwing=json.dumps({"spec": spec.to_dict()}))
+    assert read_recording(path).spec == spec
+    path = write_d4rl(tmp_path / "b.hdf5", arrays, lapwing=json.dumps({"spec": {**spec.to_dict(), "state": []}}))
+    with pytest.raises(DataError, match="names 0 state and 2 action axes, expected 3 and 2 as in the datasets"):
+        read_recording(path)
+    with pytest.raises(DataError, match="attribute 'lapwing' is not the JSON our writer makes"):
+        read_recording(write_d4rl(tmp_path / "c.hdf5", arrays, lapwing="spec"))
 
 
 def transitions(path: Path) -> list[tuple[list[float], float, float]]:

@@ -69,7 +69,7 @@ def check_episodes(path: Path, key: str, episodes: Sequence[Episode]) -> list[Pr
         advice = "every row is marked as an end: mark the last step of each episode only"
         got = f"all {len(short)} episodes have one step"
         return [Problem("error", str(path), key, got, "episodes of several steps", advice)]
-    got = f"{len(short)} of {len(episodes)} episodes have one step: {ranges(short)}"
+    got = f"{len(short)} of {len(episodes)} episodes have one step: {listed(ranges(short).split(', '))}"
     advice = "look for two marks in a row"
     return [Problem("warning", str(path), key, got, "episodes of several steps", advice)]
 

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from lapwing.data.formats.columns import column, dataset_of, expect_rows, flags,
 from lapwing.data.formats.hdf5 import child_of, float32, open_sound_hdf5
 from lapwing.data.problems import listed
 from lapwing.episode import Array, Episode, Recording
-from lapwing.errors import DataError
+from lapwing.errors import DataError, SpecError
 from lapwing.spec import RobotSpec, unnamed_axes
 
 _LAYOUT = "D4RL"
@@ -56,17 +57,17 @@ def read_d4rl(path: Path) -> Recording:
     time limits is kept: a segment cut by one loses its last transition for learning, since the observation after it is
     not in the file, and a true terminal keeps it, with nothing to come. Where `next_observations` hold what followed
     the cut, nothing is lost: the episode has that observation as its last row. A row that is both terminal and
-    timeout counts as cut, as in D4RL.
+    timeout counts as cut, as in D4RL. The attributes `lapwing` (our own writer's) or `env_name`, `env_id` and
+    `dataset_id` may say what robot it is of.
     """
     with open_sound_hdf5(path) as file:
         steps = _read_steps(file, path)
-        name = next((str(file.attrs[key]) for key in _NAMES if isinstance(file.attrs.get(key), str)), "unnamed")
+        spec = _spec(file, path, steps)
         unread = [key for key in _UNREAD if key in file]
     episodes, notes = episodes_of(steps, path)
     if unread:
         notes.append(f"not read: {listed(unread)}")
-    axes = unnamed_axes("state", steps.state.shape[1]), unnamed_axes("action", steps.action.shape[1])
-    return Recording(path, "d4rl", RobotSpec(name, (), *axes), episodes, tuple(notes))
+    return Recording(path, "d4rl", spec, episodes, tuple(notes))
 
 
 def _read_steps(file: h5py.File, path: Path) -> Steps:
@@ -85,6 +86,27 @@ def _read_steps(file: h5py.File, path: Path) -> Steps:
         terminal=flags(file, path, "terminals", rows, _LAYOUT),
         timeout=flags(file, path, "timeouts", rows, _LAYOUT) if "timeouts" in file else None,
     )
+
+
+def _spec(file: h5py.File, path: Path, steps: Steps) -> RobotSpec:
+    """The spec that our own writer stored, without the sensors, or axes with numbers for names."""
+    state_dim, action_dim = steps.state.shape[1], steps.action.shape[1]
+    text = file.attrs.get("lapwing")
+    if text is None:
+        name = next((str(file.attrs[key]) for key in _NAMES if isinstance(file.attrs.get(key), str)), "unnamed")
+        return RobotSpec(name, (), unnamed_axes("state", state_dim), unnamed_axes("action", action_dim))
+    try:
+        spec = RobotSpec.from_dict(json.loads(text)["spec"])
+    except (ValueError, TypeError, KeyError, SpecError) as error:
+        raise DataError(
+            f"{path}: attribute 'lapwing' is not the JSON our writer makes; delete the attribute"
+        ) from error
+    if (spec.state_dim, spec.action_dim) != (state_dim, action_dim):
+        raise DataError(
+            f"{path}: attribute 'lapwing' names {spec.state_dim} state and {spec.action_dim} action axes, expected "
+            f"{state_dim} and {action_dim} as in the datasets; delete the attribute"
+        )
+    return replace(spec, sensors=())
 
 
 def _states(file: h5py.File, path: Path, key: str, rows: int, axes: int | None = None) -> Array:
