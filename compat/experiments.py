@@ -53,23 +53,25 @@ def take_up(folder: Path, step: int, load_dir: Path | None) -> bool:
         return False
     expect_new(folder)
     expect_free(run, can_resume=False)
-    _copy_run(_find_run(step, load_dir), run, step)
+    _copy_run(_find_run(folder, step, load_dir), run, step)
     return True
 
 
-def _find_run(step: int, load_dir: Path | None) -> Path:
+def _find_run(folder: Path, step: int, load_dir: Path | None) -> Path:
+    """The run to go on from: in `load_dir`, or the only experiment beside `folder` that has the step."""
     if load_dir is not None:
         run = load_dir / "run" if (load_dir / "run").is_dir() else load_dir
         find_checkpoint(run, step)
         return run
-    runs = sorted(Path("results").glob("Exp*/multimodal_robot/run"))
+    results = folder.parents[1]
+    runs = sorted(results.glob(f"Exp*/{folder.name}/run"))
     found = [run for run in runs if step in checkpoint_steps(run)]
     if not found:
         known = "; ".join(f"{run.parents[1].name} has {_saved(run)}" for run in runs) or "there is no experiment yet"
-        raise CheckpointError(f"results: no model of step {step} ({known}); choose a saved step, or set --load_dir")
+        raise CheckpointError(f"{results}: no model of step {step} ({known}); choose a saved step, or set --load_dir")
     if len(found) > 1:
         names = ", ".join(str(run.parent) for run in found)
-        raise CheckpointError(f"results: step {step} is in {names}; say which with --load_dir")
+        raise CheckpointError(f"{results}: step {step} is in {names}; say which with --load_dir")
     return found[0]
 
 

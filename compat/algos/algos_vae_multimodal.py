@@ -103,6 +103,8 @@ class MultimodalLatent:
     Without a replay buffer, `load` gives it all it needs to act.
     """
 
+    parts: Mapping[str, str] = PARTS
+
     def __init__(
         self,
         action_dim: int = 16,
@@ -181,20 +183,20 @@ class MultimodalLatent:
             "optimizers": self.agent.state_dict()["optimizers"],
             "steps": self.steps,
         }
-        write_model(filename, Path(directory), self.agent.networks.state_dict(), rest)
+        write_model(filename, Path(directory), self.agent.networks.state_dict(), rest, self.parts)
 
     def load(self, filename: str, directory: str | Path) -> None:
         """Take over a saved model with its settings and statistics; a replay buffer is read by these from now on.
 
         Raises CheckpointError when a file is missing, damaged, or of a robot with other dimensions or cameras.
         """
-        networks, rest = read_model(filename, Path(directory))
+        networks, rest = read_model(filename, Path(directory), self.parts)
         where = f"{directory}/{filename}_rest.pth"
         try:
             config = config_from_json(LapoConfig, rest["config"])
             facts = RewardFacts(**{name: tuple(bounds) for name, bounds in rest["reward_facts"].items()})
             spec, normalizer = RobotSpec.from_dict(rest["spec"]), Normalizer.from_dict(rest["normalizer"])
-            expect_robot(spec, where, self.action_dim, self.joint_dim)
+            self._expect_dims(spec, where)
             self._expect_same_robot(spec, where)
             agent = build_agent("lapo", config, spec, facts, restore=True)
             agent.networks.load_state_dict(networks)
@@ -206,6 +208,9 @@ class MultimodalLatent:
             raise CheckpointError(f"{where}: not of this version ({' '.join(str(error).split())[:200]})") from error
         if self.replay_buffer is not None:
             self.replay_buffer.normalize_as(normalizer)
+
+    def _expect_dims(self, spec: RobotSpec, where: str) -> None:
+        expect_robot(spec, where, self.action_dim, self.joint_dim)
 
     def _expect_same_robot(self, spec: RobotSpec, where: str) -> None:
         if self.replay_buffer is not None and self.replay_buffer.data.spec.cameras != spec.cameras:
@@ -219,15 +224,21 @@ class MultimodalLatent:
             raise ConfigError("MultimodalLatent: no networks yet; give a replay_buffer, or load a model")
 
 
-def write_model(name: str, directory: Path, networks: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+def write_model(
+    name: str,
+    directory: Path,
+    networks: Mapping[str, Tensor],
+    rest: Mapping[str, Any],
+    parts: Mapping[str, str] = PARTS,
+) -> None:
     """The documents' files of one model: plain state dicts, and NAME_rest.pth with slow copies, settings, statistics.
 
     networks: all tensors of a LAPO agent by dotted name. All are written beside, then renamed.
     """
     networks = {key: x.detach().cpu() for key, x in networks.items()}  # so that they load where there is no GPU
-    left_over = {key: x for key, x in networks.items() if key.partition(".")[0] not in PARTS.values()}
+    left_over = {key: x for key, x in networks.items() if key.partition(".")[0] not in parts.values()}
     files: dict[str, Any] = {"rest": {**rest, "networks": left_over}}
-    for part, network in PARTS.items():
+    for part, network in parts.items():
         files[part] = {
             key.removeprefix(f"{network}."): x for key, x in networks.items() if key.startswith(f"{network}.")
         }
@@ -238,23 +249,27 @@ def write_model(name: str, directory: Path, networks: Mapping[str, Tensor], rest
         os.replace(directory / f".{name}_{part}.partial", directory / f"{name}_{part}.pth")
 
 
-def read_model(name: str, directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_model(
+    name: str, directory: Path, parts: Mapping[str, str] = PARTS
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_model` wrote: networks and rest. Raises CheckpointError naming the file."""
-    rest = _read(directory / f"{name}_rest.pth")
+    rest = _read(directory / f"{name}_rest.pth", parts)
     networks = dict(rest.pop("networks", {}))
-    for part, network in PARTS.items():
-        networks |= {f"{network}.{key}": x for key, x in _read(directory / f"{name}_{part}.pth").items()}
+    for part, network in parts.items():
+        networks |= {f"{network}.{key}": x for key, x in _read(directory / f"{name}_{part}.pth", parts).items()}
     return networks, rest
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, parts: Mapping[str, str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = (
             "missing" if isinstance(error, FileNotFoundError) else f"damaged ({' '.join(str(error).split())[:200]})"
         )
-        raise CheckpointError(f"{path}: {reason}; a model is five files: {', '.join(PARTS)}, rest") from error
+        raise CheckpointError(
+            f"{path}: {reason}; a model is {len(parts) + 1} files: {', '.join(parts)}, rest"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content

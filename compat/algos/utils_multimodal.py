@@ -17,6 +17,7 @@ from lapwing.data.dataset import Dataset, Split
 from lapwing.data.formats import read_recording
 from lapwing.data.frames import FrameStore
 from lapwing.data.normalize import Normalizer
+from lapwing.episode import Recording
 from lapwing.errors import ConfigError, DataError
 from lapwing.run.device import pick_device
 from lapwing.run.training_data import TrainingData
@@ -41,6 +42,10 @@ class MultimodalReplayBuffer:
         for index, episode in enumerate(recording.episodes):
             if episode.reward is not None and not np.isfinite(episode.reward).all():
                 raise DataError(f"{path}: 'rewards' of episode {index} holds NaN or infinity, expected finite numbers")
+        self._take(recording)
+
+    def _take(self, recording: Recording) -> None:
+        """Draw from this recording from now on, all of it."""
         split = Split(tuple(range(len(recording.episodes))), ())
         normalizer = Normalizer.fit(recording.episodes, recording.spec)
         dataset = Dataset(recording, FrameStore.open(recording), split.train, normalizer)

@@ -256,7 +256,7 @@ def test_without_a_model_or_data_one_line_says_so(buffer, make_policy, tmp_path:
         empty.train(1)
     with pytest.raises(ConfigError, match="call load_from_hdf5"):
         MultimodalReplayBuffer(device="cpu").sample()
-    with pytest.raises(CheckpointError, match=r"model_best_rest.pth: missing; a model is five files"):
+    with pytest.raises(CheckpointError, match=r"model_best_rest.pth: missing; a model is 5 files"):
         empty.load("model_best", tmp_path)
     make_policy().save("model_best", tmp_path)
     (tmp_path / "model_best_critic.pth").write_bytes(b"half a file")
