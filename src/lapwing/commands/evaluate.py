@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 import tyro
 
+from lapwing.agent import Agent
 from lapwing.commands.flags import parse
-from lapwing.envs import World, make_world, world_spec
+from lapwing.data.normalize import Normalizer
+from lapwing.data.scores import normalised_score
+from lapwing.env import BatchEnv
+from lapwing.envs import D4RL_DATA, World, make_world, world_spec
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run import evaluate as evaluating
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
 from lapwing.run.classifier_report import is_classifier, write_classifier_report
 from lapwing.run.controls import Blind, Hold
 from lapwing.run.device import pick_device
-from lapwing.run.evaluate import Actor, Evaluation, save_evaluation
+from lapwing.run.evaluate import FIGURES, Actor, Evaluation, figure_text, save_evaluation
 from lapwing.run.execution import Execution
+from lapwing.run.off_data import Traced, load_known_states, start_value
 from lapwing.run.policy import Policy
 from lapwing.run.report import write_report
 from lapwing.run.video import write_video
@@ -27,6 +33,7 @@ from lapwing.spec import RobotSpec
 
 SIDE_BY_SIDE, HEAVY_SIDE_BY_SIDE = 50, 5  # copies stepped together, so that the network sees them in one batch
 FILMED = 3  # episodes in the filmstrip and the video
+UNDISCOUNTED = 1.0  # for agents that know no discount
 FRAMES_PER_SECOND = 25.0  # of the video where the robot's rate is unknown
 
 
@@ -103,7 +110,7 @@ def _which(name: str) -> Which:
 def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Evaluation], float]:
     """Evaluations by mode, the deployed one first and filmed; and the world's rate in Hz."""
     device = pick_device(command.device)
-    agent, spec, normalizer, _ = load_acting(checkpoint, device)
+    agent, spec, normalizer, meta = load_acting(checkpoint, device)
     _expect_robot(command, spec, world_spec(command.world))
     modes = agent.modes if command.mode is None else (command.mode,)
     played = Execution(steps=command.execute)
@@ -114,16 +121,43 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     if command.controls:
         policies |= {"blind": Blind(policies[modes[0]]), "hold": Hold(spec, normalizer)}
     size = spec.cameras[0].height if spec.cameras else 84
-    copies = SIDE_BY_SIDE if command.world.startswith("toy") else HEAVY_SIDE_BY_SIDE
+    copies = SIDE_BY_SIDE if command.world.startswith(("toy", "pointmaze")) else HEAVY_SIDE_BY_SIDE
     world = make_world(command.world, min(command.episodes, copies), size)
+    tracing = _Tracing(command, agent, normalizer, meta["config"].get("discount", UNDISCOUNTED), device)
     try:
         results = {
-            mode: evaluating.evaluate(policy, world, command.episodes, command.seed, FILMED if mode == modes[0] else 0)
+            mode: tracing.evaluate(policy, world, FILMED if mode == modes[0] else 0, mode == agent.modes[0])
             for mode, policy in policies.items()
         }
     finally:
         world.close()
     return results, world.spec.rate_hz
+
+
+class _Tracing:
+    """Evaluations with their figures: what the flags of the world do not say (`FIGURES`)."""
+
+    def __init__(
+        self, command: Evaluate, agent: Agent, normalizer: Normalizer, discount: float, device: torch.device
+    ) -> None:
+        self._command, self._agent, self._normalizer, self._device = command, agent, normalizer, device
+        self._discount, self._known = discount, load_known_states(command.run)
+
+    def evaluate(self, policy: Actor, world: BatchEnv, filmed: int, is_deployed: bool) -> Evaluation:
+        traced = Traced(world, self._discount)
+        result = evaluating.evaluate(policy, traced, self._command.episodes, self._command.seed, filmed)
+        return replace(result, figures=dict(self._figures(result, traced, is_deployed)))
+
+    def _figures(self, result: Evaluation, traced: Traced, is_deployed: bool) -> Iterator[tuple[str, float]]:
+        if self._command.world in D4RL_DATA:
+            yield "score", normalised_score(D4RL_DATA[self._command.world], float(np.mean(result.returns)))
+        if self._known is not None:
+            yield "off_data", self._known.share_off(self._normalizer.encode_state(np.concatenate(traced.visited)))
+        if is_deployed and not traced.spec.cameras:
+            value = start_value(self._agent, self._normalizer, np.stack(traced.starts), self._device)
+            if value is not None:
+                yield "start_value", value
+                yield "discounted_return", float(np.mean(traced.discounted))
 
 
 def _expect_robot(command: Evaluate, trained: RobotSpec, world: RobotSpec) -> None:
@@ -141,12 +175,14 @@ def _robot(spec: RobotSpec) -> str:
 
 
 def table(results: Mapping[str, Evaluation]) -> str:
-    """One line a mode: every rate with its 95 % Wilson interval, mean return and length."""
+    """One line a mode: every rate with its 95 % Wilson interval, mean return and length, and further figures."""
     flags = sorted({flag for one in results.values() for flag in one.flags}, key=lambda flag: (flag != "success", flag))
-    lines = [["mode", *(flag.replace("_", " ") for flag in flags), "return", "length"]]
+    figures = [name for name in FIGURES if any(name in one.figures for one in results.values())]
+    lines = [["mode", *(name.replace("_", " ") for name in (*flags, "return", "length", *figures))]]
     for mode, one in results.items():
         rates = [f"{one.rate(flag):.1%} [{_interval(one, flag)}]" for flag in flags]
-        lines.append([mode, *rates, f"{np.mean(one.returns):.3f}", f"{np.mean(one.lengths):.1f}"])
+        further = [figure_text(name, one.figures[name]) if name in one.figures else "" for name in figures]
+        lines.append([mode, *rates, f"{np.mean(one.returns):.3f}", f"{np.mean(one.lengths):.1f}", *further])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

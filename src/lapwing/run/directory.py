@@ -1,6 +1,6 @@
 """The run directory: taken once, made whole in one move, and the settings a resumed run must share with it.
 
-RUN/config.json  split.json  data.json  progress.csv  held_out.json  report.html  tensorboard/  checkpoints/
+RUN/config.json  split.json  data.json  states.npz  progress.csv  held_out.json  report.html  tensorboard/  checkpoints/
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lapwing.errors import CheckpointError, ConfigError
 
@@ -37,13 +39,16 @@ def expect_free(run: Path, *, can_resume: bool) -> None:
 
 
 def create_run(run: Path, contents: Mapping[str, Any]) -> None:
-    """Make the run directory with its JSON files, all of them or none."""
+    """Make the run directory with its files, all of them or none: JSON, but arrays by name for one in .npz."""
     partial = run.absolute().with_name(f".{run.absolute().name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         for name, content in contents.items():
-            write_json(partial / name, content)
+            if name.endswith(".npz"):
+                np.savez(partial / name, **content)
+            else:
+                write_json(partial / name, content)
         (partial / "checkpoints").mkdir()
         os.rename(partial, run)
     finally:

@@ -19,6 +19,13 @@ from lapwing.stats import wilson_interval
 
 FRESH = 0x1A9  # keeps the worlds of an evaluation apart from those that data was sampled in
 STRIPS = 3  # episodes shown in a filmstrip
+FIGURES = {
+    "score": "D4RL's normalised score of the mean return: 0 random, 100 their expert",
+    "off_data": "share of the visited states further from the training states than 99 of 100 held-out ones",
+    "start_value": "what the policy's critic expects of the starts, discounted",
+    "discounted_return": "what was earned from there, discounted, until the episodes ended or were cut",
+}
+"""What figures an evaluation may have, and what they say."""
 
 
 class Actor(Protocol):
@@ -34,7 +41,8 @@ class Evaluation:
     """Episodes of one policy in one world, in the order of their seeds.
 
     returns: undiscounted sums of rewards; lengths: in steps; flags: what the world said at the end of each
-    episode ("success", ...); frames: of the first episodes, uint8 [T, H, C * W, 3], cameras side by side.
+    episode ("success", ...); frames: of the first episodes, uint8 [T, H, C * W, 3], cameras side by side; figures:
+    further numbers on all of them together (`FIGURES`).
     """
 
     seeds: tuple[int, ...]
@@ -43,6 +51,7 @@ class Evaluation:
     flags: Mapping[str, tuple[bool, ...]]
     cameras: tuple[str, ...] = ()
     frames: tuple[Array, ...] = field(default=(), repr=False, compare=False)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def episodes(self) -> int:
@@ -69,6 +78,7 @@ class Evaluation:
             "rates": rates,
             "return_mean": float(np.mean(self.returns)),
             "length_mean": float(np.mean(self.lengths)),
+            "figures": dict(self.figures),
             "seeds": list(self.seeds),
             "returns": list(self.returns),
             "lengths": list(self.lengths),
@@ -84,7 +94,13 @@ class Evaluation:
             lengths=tuple(data["lengths"]),
             flags={flag: tuple(values) for flag, values in data["flags"].items()},
             cameras=tuple(data["cameras"]),
+            figures=dict(data.get("figures", {})),
         )
+
+
+def figure_text(name: str, value: float) -> str:
+    """One of an evaluation's `FIGURES` as it is shown."""
+    return {"off_data": f"{value:.1%}", "score": f"{value:.1f}"}.get(name, f"{value:.3g}")
 
 
 def episode_seeds(seed: int, episodes: int) -> tuple[int, ...]:
@@ -150,7 +166,7 @@ def _picture(observation: Observation, index: int) -> Array:
 
 
 def _join(rounds: Sequence[Evaluation]) -> Evaluation:
-    names = sorted({flag for part in rounds for flag in part.flags} | {"success"})
+    names = sorted({flag for part in rounds for flag in part.flags})
     return Evaluation(
         seeds=tuple(seed for part in rounds for seed in part.seeds),
         returns=tuple(value for part in rounds for value in part.returns),

@@ -86,6 +86,9 @@ class HybridData:
     def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
         return self.recorded.judge(agent, device, samples)
 
+    def known_states(self) -> None:
+        """None: it comes to know the states it visits."""
+
     def parts(self) -> dict[str, Any]:
         return self.recorded.parts()
 

@@ -101,6 +101,9 @@ class LabelledSource:
         }
         return Measured(row, found.to_dict())
 
+    def known_states(self) -> None:
+        """None: a classifier visits none."""
+
     def parts(self) -> dict[str, Any]:
         return {
             "unit": self.division.unit,

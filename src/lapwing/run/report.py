@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lapwing.episode import Array
-from lapwing.run.evaluate import Evaluation
+from lapwing.run.evaluate import FIGURES, Evaluation, figure_text
 from lapwing.run.held_out import BASELINES, ActionError, HeldOut
 from lapwing.run.page import absent, details, figure, image, page, section, table
 from lapwing.run.plots import (
@@ -72,22 +72,25 @@ def _world_section(run: RunResults, world: WorldResult, others: Sequence[RunResu
     rates = [
         _rate(_label(run, mode) + " (deployed)" * (index == 0), one, mode in CONTROLS)
         for index, (mode, one) in enumerate(world.modes.items())
+        if "success" in one.flags
     ]
     for other in others:
         there = other.world(world.world)
-        if there is not None:
+        if there is not None and rates:
             rates.append(_rate(other.label, there.deployed))
     data = run.data_success()
-    if data is not None:
+    if data is not None and rates:
         rates.append(Rate("the data", data[0], data[1], f"{data[2]} recorded", is_reference=True))
+    figures = [name for name in FIGURES if any(name in one.figures for one in world.modes.values())]
     flags = list(dict.fromkeys(flag for one in world.modes.values() for flag in one.flags))
-    head = ["", *(flag.replace("_", " ") for flag in flags), "return", "steps"]
+    head = ["", *(name.replace("_", " ") for name in (*flags, "return", "steps", *figures))]
     rows = [
         [
             _label(run, mode),
             *(f"{percent(one.rate(flag))} ({span(one.interval(flag))})" if flag in one.flags else "" for flag in flags),
             f"{np.mean(one.returns):.3g}",
             f"{np.mean(one.lengths):.1f}",
+            *(figure_text(name, one.figures[name]) if name in one.figures else "" for name in figures),
         ]
         for mode, one in world.modes.items()
     ]
@@ -95,9 +98,11 @@ def _world_section(run: RunResults, world: WorldResult, others: Sequence[RunResu
     lead = (
         f"Fresh episodes of the world {world.world}, evaluation seed {world.seed}{judged}; the first row is deployed."
     )
-    return section(
-        f"Success in {world.world}", lead, figure(success_chart(rates)), table(head, rows), _film(run, world)
-    )
+    if figures:
+        lead += " " + "; ".join(f"{name.replace('_', ' ')}: {FIGURES[name]}" for name in figures) + "."
+    chart = figure(success_chart(rates)) if rates else ""
+    title = f"{'Success' if rates else 'Return'} in {world.world}"
+    return section(title, lead, chart, table(head, rows), _film(run, world) if run.has_cameras else "")
 
 
 def _rate(label: str, one: Evaluation, is_control: bool = False) -> Rate:

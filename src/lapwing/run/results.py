@@ -71,6 +71,11 @@ class RunResults:
         return str(self.config.get("algorithm", "policy"))
 
     @property
+    def has_cameras(self) -> bool:
+        """Whether it sees images, or may, where its data do not tell."""
+        return bool((self.data or {}).get("spec", {}).get("cameras", True))
+
+    @property
     def label(self) -> str:
         """What another run's report calls this one."""
         algorithm = self.algorithm.upper()

@@ -27,6 +27,7 @@ from lapwing.run.checkpoint import (
 )
 from lapwing.run.device import pick_precision
 from lapwing.run.directory import create_run, expect_same, read_settings, write_json
+from lapwing.run.off_data import STATES
 from lapwing.run.options import TrainOptions
 from lapwing.run.ranks import Ranks, copy_from_first, restore_rng
 from lapwing.run.source import Measured, Source
@@ -188,9 +189,15 @@ def _begin(session: Session, settings: Mapping[str, Any]) -> None:
         "resolved_from": _differences(settings["config"], session.config),
         "reward_facts": asdict(session.facts),
     }
+    known = session.source.known_states()
     create_run(
         session.out,
-        {"config.json": described, "split.json": session.source.parts(), "data.json": session.source.summary()},
+        {
+            "config.json": described,
+            "split.json": session.source.parts(),
+            "data.json": session.source.summary(),
+            **({} if known is None else {STATES: known.arrays()}),
+        },
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from lapwing.agent import Agent, RewardFacts, Sampling
 from lapwing.batch import Batch
 from lapwing.data.normalize import Normalizer
+from lapwing.run.off_data import KnownStates
 from lapwing.run.online import Collector
 from lapwing.spec import RobotSpec
 
@@ -61,6 +62,10 @@ class Source(Protocol):
 
     def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
         """Measure on `samples` held-out samples, None: as many as suit; None where nothing is held out."""
+        ...
+
+    def known_states(self) -> KnownStates | None:
+        """What a rollout is compared with; None where images tell more than the state, or nothing is held out."""
         ...
 
     def parts(self) -> dict[str, Any]: ...

@@ -22,6 +22,7 @@ from lapwing.data.normalize import Normalizer
 from lapwing.episode import Episode, Recording, returns_to_go
 from lapwing.errors import DataError
 from lapwing.run.held_out import metrics
+from lapwing.run.off_data import KnownStates
 from lapwing.run.offline import held_out
 from lapwing.run.options import TrainOptions
 from lapwing.run.source import Measured
@@ -75,6 +76,16 @@ class TrainingData:
             samples = RL_SAMPLES
         result = held_out(agent, self.valid, device=device, limit=samples)
         return Measured(metrics(result), result.to_dict())
+
+    def known_states(self) -> KnownStates | None:
+        """See `Source`."""
+        if self.spec.cameras or self.valid is None:
+            return None
+        episodes = self.recording.episodes
+        parts = (
+            np.concatenate([episodes[index].state for index in part]) for part in (self.split.train, self.split.valid)
+        )
+        return KnownStates.of(*(self.normalizer.encode_state(part) for part in parts))
 
     def parts(self) -> dict[str, Any]:
         return asdict(self.split)

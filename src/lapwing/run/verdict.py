@@ -23,6 +23,9 @@ def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
         found.append(
             Finding("fair", "Not yet seen in a world: what follows ranks checkpoints, it promises no success.")
         )
+    found += [
+        _drift(world.deployed.figures["off_data"]) for world in run.worlds if "off_data" in world.deployed.figures
+    ]
     found += _ran_away(run)
     if run.held_out is None:
         found.append(Finding("fair", "Not yet judged on held-out episodes."))
@@ -48,6 +51,14 @@ def _at(run: RunResults, step: int | None) -> str:
 
 def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults]) -> Iterator[Finding]:
     mode, result = next(iter(world.modes.items()))
+    if "success" not in result.flags:
+        score = f", D4RL's score {result.figures['score']:.1f}" if "score" in result.figures else ""
+        yield Finding(
+            "fair",
+            f"In the world {world.world} the policy ({mode}{_at(run, world.step)}) earns {np.mean(result.returns):.4g} "
+            f"on average over {result.episodes} fresh episodes{score}.",
+        )
+        return
     low, high = result.interval()
     said = (
         f"In the world {world.world} the policy ({mode}{_at(run, world.step)}) succeeds in "
@@ -66,6 +77,11 @@ def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults])
             tone, relation = _compare((low, high), there.deployed.interval())
             reached = f"{percent(there.deployed.success_rate)}, interval {span(there.deployed.interval())}"
             yield Finding(tone, f"That is {relation} {other.label}: {reached}.")
+
+
+def _drift(off_data: float) -> Finding:
+    tone: Tone = "good" if off_data < MATTERS else "fair" if off_data < 0.5 else "bad"
+    return Finding(tone, f"{percent(off_data)} of the states it visits lie off the data, where its values are guesses.")
 
 
 def _compare(ours: tuple[float, float], theirs: tuple[float, float]) -> tuple[Tone, str]:
@@ -132,8 +148,11 @@ def tiles(run: RunResults) -> list[Tile]:
     shown = []
     for world in run.worlds:
         result = world.deployed
-        label = f"success in {world.world}, {result.episodes} episodes{_at(run, world.step)}"
-        shown.append(Tile(percent(result.success_rate), label))
+        label = f"in {world.world}, {result.episodes} episodes{_at(run, world.step)}"
+        if "success" in result.flags:
+            shown.append(Tile(percent(result.success_rate), f"success {label}"))
+        if "score" in result.figures:
+            shown.append(Tile(f"{result.figures['score']:.1f}", f"D4RL's score {label}"))
     data = run.data_success()
     if data is not None:
         shown.append(Tile(percent(data[0]), f"success of the data, {data[2]} episodes"))
