@@ -173,7 +173,7 @@ class Check:
 
     path: tyro.conf.Positional[Path]
     """The recording: a flat file, a folder of ALOHA episodes or one of them, a LeRobot data set, a pickle or npz file
-    of transitions or a folder of these."""
+    of transitions or a folder of these, a data set of D4RL, Minari or robomimic, or pickled episodes."""
     image_layout: ImageLayout = "auto"
     """Order of the axes of images, where the shape does not tell."""
     base: Base = "auto"
