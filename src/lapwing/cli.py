@@ -30,6 +30,7 @@ COMMANDS = {
     "hybrid": ("lapwing.commands.hybrid:hybrid", "train SAC on demonstrations and in a world at once"),
     "import act": ("lapwing.commands.import_:act", "make a run of published ACT weights"),
     "eval": ("lapwing.commands.evaluate:evaluate", "run a trained policy in a simulated world"),
+    "select": ("lapwing.commands.select:run", "rank checkpoints by a recording, without a robot: which to try first"),
     "report": ("lapwing.commands.evaluate:report", "write RUN/report.html anew"),
     "bench data": ("lapwing.commands.bench:data", "time batches from a memory map beside plain copies of their bytes"),
     "bench lapo": ("lapwing.commands.bench:lapo", "time a LAPO step beside a plain reference, encoder by encoder"),

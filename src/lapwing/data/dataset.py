@@ -83,6 +83,10 @@ class Dataset:
     def _chosen(self) -> list[Episode]:
         return [self.recording.episodes[index] for index in self.episodes]
 
+    def part(self, episodes: Sequence[int], normalizer: Normalizer) -> Dataset:
+        """Some episodes of the same recording, at other scales."""
+        return Dataset(self.recording, self._frames, episodes, normalizer)
+
     def num_samples(self, sampling: FromEpisodes) -> int:
         """How many different samples there are."""
         return len(self._samples(sampling).row)

@@ -250,6 +250,53 @@ def curves(
         return _svg(figure, label)
 
 
+class Estimate(NamedTuple):
+    """A value with its interval, and how likely it is the highest."""
+
+    label: str
+    value: float
+    interval: tuple[float, float]
+    best: float
+
+
+def value_chart(
+    estimates: Sequence[Estimate], data: tuple[float, tuple[float, float]], returns: tuple[float, float]
+) -> str:
+    """Estimated values as dots with 95 % intervals, beside what the data earned and within the range of returns."""
+    with _figure(WIDE, 0.95 + 0.34 * len(estimates)) as figure:
+        axes = figure.subplots()
+        axes.axvspan(*returns, color=FAINT, alpha=0.1, linewidth=0, label="range of returns")
+        axes.axvspan(*data[1], color=PALETTE[1], alpha=0.15, linewidth=0)
+        axes.axvline(data[0], color=PALETTE[1], linewidth=1.2, linestyle=(0, (4, 3)), label="earned by the data")
+        for place, one in enumerate(estimates):
+            axes.plot(one.interval, [place, place], color=POLICY, linewidth=6, alpha=0.35)
+            axes.plot(one.value, place, "o", color=POLICY, markersize=7)
+            text = f"{one.value:.3g}   best in {100 * one.best:.0f} %"
+            axes.text(1.02, place, text, va="center", transform=axes.get_yaxis_transform(), fontsize=9)
+        axes.set_yticks(range(len(estimates)), [one.label for one in estimates])
+        axes.set_ylim(len(estimates) - 0.5, -0.5)
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("estimated value, discounted (bar: 95 % interval)")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0, fontsize=9)
+        return _svg(figure, "estimated values")
+
+
+def agreement_chart(groups: Mapping[str, tuple[Array, Array]], baselines: Mapping[str, float]) -> str:
+    """Estimated value over action error, a dot a policy, by algorithm: the best should lie high and left."""
+    with _figure(4.6, 4.1) as figure:
+        axes = figure.subplots()
+        for (name, (errors, values)), color in zip(groups.items(), _colors(groups), strict=True):
+            axes.plot(errors, values, "o", color=color, label=name, alpha=0.85)
+        for name, error in baselines.items():
+            axes.axvline(error, color=BASELINES[name], linewidth=1.2, linestyle=(0, (4, 3)), label=name)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("held-out action error, units of the variance")
+        axes.set_ylabel("estimated value")
+        axes.legend(loc="best", fontsize=9)
+        return _svg(figure, "value and action error")
+
+
 def histogram(values: Sequence[float], label: str) -> str:
     """How the episodes are spread over a quantity."""
     with _figure(3.5, 2.1) as figure:

@@ -1,0 +1,59 @@
+"""Which of several policies is estimated best, and how sure that is: bootstrap over episodes and over networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lapwing.episode import Array
+
+DRAWS = 2000
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Policies by their estimates; all in the order in which they were given.
+
+    order: int64 [P], their places, the best first. value: float64 [P]. interval: of each value, 95 %. best: float64
+    [P], probability of having the highest value. behind: 95 % interval of the highest value less each.
+    """
+
+    order: Array
+    value: Array
+    interval: tuple[Interval, ...]
+    best: Array
+    behind: tuple[Interval, ...]
+
+
+def rank(value: Array, seed: int = 0, draws: int = DRAWS) -> Ranking:
+    """Rank policies by their mean values, float [P, M, S]: of M networks each, at the starts of S episodes.
+
+    A draw takes S episodes and one network with replacement, the same for all policies: what makes an episode easy for
+    all of them does not blur their order. By the mean, not the lower bound: all share their episodes, so the width of
+    an interval says how much these differ, hardly how good one policy is beside another.
+    """
+    policies, members, starts = value.shape
+    random = np.random.default_rng(seed)
+    drawn = np.empty((draws, policies))
+    for draw in range(draws):
+        episodes = random.integers(0, starts, starts)
+        drawn[draw] = value[:, random.integers(0, members)][:, episodes].mean(1)
+    mean = value.mean((1, 2))
+    order = np.argsort(-mean, kind="stable")
+    best = np.bincount(drawn.argmax(1), minlength=policies) / draws
+    return Ranking(order, mean, _intervals(drawn), best, _intervals(drawn[:, order[:1]] - drawn))
+
+
+def mean_interval(value: Array, episode: Array, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """95 % bootstrap interval of the mean of samples [N], whole episodes (int [N]) being drawn."""
+    _, place = np.unique(episode, return_inverse=True)
+    total, count = np.bincount(place, value), np.bincount(place)
+    picks = np.random.default_rng(seed).integers(0, len(count), (draws, len(count)))
+    return _intervals((total[picks].sum(1) / count[picks].sum(1))[:, None])[0]
+
+
+def _intervals(drawn: Array) -> tuple[Interval, ...]:
+    """The middle 95 % of each column of draws."""
+    return tuple((float(low), float(high)) for low, high in np.quantile(drawn, [0.025, 0.975], axis=0).T)
