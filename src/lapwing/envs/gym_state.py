@@ -110,6 +110,7 @@ def _open(name: str) -> Any:
         with redirect_stderr(io.StringIO()):  # gymnasium-robotics prints what its other environments would have changed
             return getattr(import_module(module), environment)()
     except ModuleNotFoundError as error:
+        package = str(error.name).split(".")[0].replace("_", "-")
         raise WorldError(
-            f"{name}: the package {error.name} is not installed; `pip install -e '.[gym]'` in the clone"
+            f"{name}: the package {package} is not installed; `pip install -e '.[gym]'` in the clone"
         ) from error
