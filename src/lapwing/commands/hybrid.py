@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -74,7 +74,7 @@ class Hybrid:
     online: OnlineOptions
     config: SacConfig
     preset: SacPreset = "product"
-    """Where the algorithm's settings start from; flags go on top. Imitation is off here unless asked for."""
+    """Where the algorithm's settings start from; flags go on top."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run at --out, from its last checkpoint and with what was collected."""
 
@@ -97,7 +97,7 @@ def _defaults(args: Sequence[str]) -> Hybrid:
     seen = glance(args)
     if config is None or seen.preset is not None:
         presets = sac_algorithm.PRESETS
-        config = replace(presets.get(seen.preset or "product", presets["product"]), imitation=0.0, grasp_imitation=0.0)
+        config = presets.get(seen.preset or "product", presets["product"])
     if options is tyro.MISSING_NONPROP:
         options = TrainOptions(steps=10_000, batch_size=256, train_fraction=1.0)
     settings = read_settings(seen.out) if seen.resume and seen.out is not None else {}
