@@ -15,6 +15,7 @@ from lapwing import envs
 from lapwing.errors import WorldError
 from lapwing.run.checkpoint import linked_step
 from lapwing.run.online import read_counts
+from lapwing.run.window import Window
 
 WORLD = "toy-single-learned-state"
 SMALL = f"""--world {WORLD} --steps 4 --log-every 2 --eval-every 2 --training-starts 120 --random-steps 20 --actors 0
@@ -42,7 +43,7 @@ def test_it_learns_with_somebody_who_takes_over(hybrid: Callable[..., Said], tmp
     assert (counts.env_steps, counts.intervened) == (120 + 3, 25)
     assert "Success while learning" in (run / "report.html").read_text(encoding="utf-8")
     settings = json.loads((run / "config.json").read_text())
-    assert settings["config"]["imitation"] == 0
+    assert settings["config"]["imitation"] == 1
     assert settings["world"]["budget"] == 25
 
 
@@ -73,6 +74,43 @@ def test_what_does_not_fit_is_one_line(
 ) -> None:
     assert message in error_line(hybrid(**flags))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("flags", "got"), [({"actors": 2}, "actors 2"), ({"actors": 1, "ray": "local"}, "ray local")])
+def test_a_person_watches_one_world(hybrid: Callable[..., Said], flags: dict[str, Any], got: str) -> None:
+    message = error_line(hybrid(intervene="keyboard", **flags))
+    assert message.startswith("intervene: one person watches one world on this machine, got actors")
+    assert got in message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
+def test_a_person_needs_a_screen(hybrid: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pygame")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    assert "keyboard and gamepad need a screen" in error_line(hybrid(intervene="keyboard"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_person_takes_over_and_ends_the_run(
+    hybrid: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pressed = iter([(), (), (pygame.K_SPACE, pygame.K_RIGHT), (), (), (), (), (pygame.K_ESCAPE,)])
+    listen = Window.listen
+
+    def press_and_listen(window: Window) -> None:
+        for key in next(pressed, ()):
+            pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
+        listen(window)
+
+    monkeypatch.setattr(Window, "listen", press_and_listen)
+    said = hybrid(intervene="keyboard", random_steps=0)
+    assert said.code == 130
+    assert said.err.splitlines()[-1].endswith("saved step 0; go on with --resume")
+    counts = read_counts(tmp_path / "run" / "buffers")
+    assert (counts.env_steps, counts.intervened) == (7, 5)
 
 
 def test_a_world_that_cannot_start_is_one_line(hybrid: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:

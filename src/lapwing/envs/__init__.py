@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lapwing.env import ActionSource, BatchEnv, Env, Sequential, Single
-from lapwing.episode import Episode
+from lapwing.episode import Array, Episode
 from lapwing.errors import WorldError
 from lapwing.spec import RobotSpec
 
@@ -97,6 +97,22 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
     style = _aloha_quality(quality)
     world = aloha.Aloha(task, size)
     return world, aloha.Expert(world, task, style)
+
+
+def make_drawn_world(name: str, size: int | None = None) -> tuple[Env, Callable[[], Array] | None]:
+    """A world and, where it has no cameras, what draws it for a person: uint8 [H, W, 3]. Raises WorldError."""
+    if name in PANDA_WORLDS and name.endswith(STATE):
+        from lapwing.envs import panda, picture
+
+        arm = panda.Panda(cameras=False)
+        return arm, picture.drawing(arm.physics.model, arm.physics.data, "front")
+    mode = _reach_mode(name)
+    if mode is None or not name.endswith(STATE):
+        return Single(make_world(name, 1, size)), None
+    from lapwing.envs import picture, reach
+
+    table = reach.Reach(mode, 1, None)
+    return Single(table), picture.table_drawing(table)
 
 
 def world_spec(name: str, size: int | None = None) -> RobotSpec:
