@@ -20,6 +20,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -155,15 +156,16 @@ class SacAgent:
         self.value_low, self.value_high = facts.returns
         self.updates = 0
         self._actor_metrics: Metrics = {}
-        self._make_optimizers()
 
     @property
     def sampling(self) -> Sampling:
         return Transitions(self.config.n_step, self.config.discount)
 
-    def _make_optimizers(self) -> None:
+    @cached_property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Made when first asked for: an actor has no use for them, and PyTorch's take seconds to import."""
         learning = [one for name in self.slow for one in self.networks[name].parameters() if one.requires_grad]
-        self.optimizers = {
+        return {
             "critic": torch.optim.Adam(learning, lr=self.config.lr, fused=True),
             "actor": torch.optim.Adam(self.actor.parameters(), lr=self.config.lr, fused=True),
             "temperature": torch.optim.Adam(self.temperature.parameters(), lr=self.config.lr, fused=True),
@@ -172,7 +174,6 @@ class SacAgent:
     def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
         """Move to `device`. bf16 and compilation serve the image encoder alone."""
         self.networks.to(device)
-        self._make_optimizers()
         for encoder in (self.encoder, self.target_encoder):
             encoder.autocast = torch.bfloat16 if bf16 else None
             if compiled:
