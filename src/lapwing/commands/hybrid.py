@@ -91,8 +91,8 @@ class Hybrid:
     preset: SacPreset = "product"
     """Where the algorithm's settings start from; flags go on top."""
     reward: Path | None = None
-    """A run of `lapwing train reward`, or one of its checkpoints: its classifier says of the images when the task is done
-    and rewards that. None: the world does. The demonstrations keep their recorded rewards."""
+    """A run of `lapwing train reward`, or one of its checkpoints: its classifier says of the images when the task is
+    done, and rewards that; None: the world does. Demonstrations keep their recorded rewards."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run at --out, from its last checkpoint and with what was collected."""
 

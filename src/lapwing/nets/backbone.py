@@ -159,7 +159,7 @@ def _resnet(blocks: Sequence[int], frozen: bool, pretrained: Mapping[str, Tensor
 
 
 class FrozenNorm(nn.Module):
-    """BatchNorm with statistics that stay, as one multiply-add in the number format of its input; x: [B, channels, H, W].
+    """BatchNorm with fixed statistics, as one multiply-add in the number format of its input [B, channels, H, W].
 
     torchvision's multiplies and adds apart, and turns bf16 into fp32: the whole backbone takes 1.5 times as long.
     """
