@@ -34,6 +34,7 @@ COMMANDS = {
     "bench data": ("lapwing.commands.bench:data", "time batches from a memory map beside plain copies of their bytes"),
     "bench lapo": ("lapwing.commands.bench:lapo", "time a LAPO step beside a plain reference, encoder by encoder"),
     "bench act": ("lapwing.commands.bench:act", "time ACT beside a plain reference: training, acting, reading files"),
+    "bench sac": ("lapwing.commands.bench:sac", "time SAC's updates beside a plain reference, and every world's steps"),
 }  # fmt: skip
 
 
