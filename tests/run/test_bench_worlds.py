@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from acting_world import Line
 
@@ -9,7 +10,8 @@ from lapwing import cli
 from lapwing.env import BatchEnv, Sequential
 from lapwing.errors import WorldError
 from lapwing.run import bench_sac, bench_worlds
-from lapwing.run.bench_worlds import measure, run, table
+from lapwing.run.bench_worlds import drawn_actions, measure, run, table
+from lapwing.spec import Axis, RobotSpec
 
 
 def make_lines(name: str) -> BatchEnv:
@@ -35,6 +37,17 @@ def test_one_step_is_made_whatever_it_takes() -> None:
     [[wall, processor]] = measure({"line": make_lines("line")}, repeats=1, seconds=0.0)["line"]
     assert wall > 0
     assert processor > 0
+
+
+def test_joints_told_where_to_be_stay_near_where_they_are() -> None:
+    joint, gripper = Axis("elbow", "rad", "arm", -2.0, 2.0), Axis("grip", "open", "gripper", 0.0, 1.0)
+    spec = RobotSpec("arm", (), (joint, gripper), (joint, gripper))
+    state = np.linspace(-1.9, 1.99, 200 * 2, dtype=np.float32).reshape(200, 2)
+    actions = drawn_actions(spec, np.random.default_rng(0), state)
+    assert 0.02 < np.abs(actions[:, 0] - state[:, 0]).max() < 0.0401
+    assert actions[:, 1].min() < 0.1
+    assert actions[:, 1].max() > 0.9
+    assert actions[:, 1].min() >= 0
 
 
 def test_worlds_that_are_not_here_are_skipped_by_name(capsys: pytest.CaptureFixture[str]) -> None:

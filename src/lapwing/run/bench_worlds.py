@@ -9,13 +9,19 @@ from contextlib import ExitStack, closing
 import numpy as np
 from tqdm import tqdm
 
+from lapwing.data.axes import corresponding_axes
 from lapwing.env import BatchEnv
+from lapwing.episode import Array
 from lapwing.errors import WorldError
 from lapwing.run.bench_process import in_columns, spread
+from lapwing.spec import RobotSpec
+
+_NEAR = 0.01  # of an axis's range, either way
 
 NOTES = """\
-One copy of each world, uniformly random actions, images and resets included; worlds take turns. By processor time of
-all threads, drawing in software included. The median of the rounds counts, lowest and highest in brackets."""
+One copy of each world, random actions (joints told where to be: near where they are), images and resets included;
+worlds take turns. Processor time is that of all threads, drawing in software included. The median of the rounds counts,
+lowest and highest in brackets."""
 
 
 def run(names: Sequence[str], make_world: Callable[[str], BatchEnv], repeats: int, seconds: float) -> None:
@@ -47,18 +53,28 @@ def measure(worlds: Mapping[str, BatchEnv], repeats: int, seconds: float) -> dic
 
 def _pace(world: BatchEnv, random: np.random.Generator, seconds: float) -> tuple[float, float]:
     """At least one step, and on until `seconds` are over, from the beginning of an episode."""
-    axes = [
-        (-1.0 if axis.low is None else axis.low, 1.0 if axis.high is None else axis.high) for axis in world.spec.action
-    ]
-    low, high = np.array(axes).T
     over, steps = True, 0
     began, began_cpu = time.perf_counter(), time.process_time()
     while steps == 0 or time.perf_counter() - began < seconds:
         if over:
-            world.reset(random.integers(2**31, size=world.num).tolist())
-        _, _, terminated, truncated, _ = world.step(random.uniform(low, high, (world.num, len(low))))
-        over, steps = bool((terminated | truncated).all()), steps + world.num
+            state = world.reset(random.integers(2**31, size=world.num).tolist()).state
+        observation, _, terminated, truncated, _ = world.step(drawn_actions(world.spec, random, state))
+        state, over, steps = observation.state, bool((terminated | truncated).all()), steps + world.num
     return steps / (time.perf_counter() - began), steps / (time.process_time() - began_cpu)
+
+
+def drawn_actions(spec: RobotSpec, random: np.random.Generator, state: Array) -> Array:
+    """Uniform actions [num, A] at states [num, S]; of joints told where to be, near where they are.
+
+    Random targets all over their range throw arms about until the simulation breaks down.
+    """
+    low = np.array([-1.0 if axis.low is None else axis.low for axis in spec.action])
+    high = np.array([1.0 if axis.high is None else axis.high for axis in spec.action])
+    share = random.random((len(state), spec.action_dim))
+    joint = corresponding_axes(spec)
+    near = state[:, joint] + _NEAR * (high - low) * (2 * share - 1)
+    actions: Array = np.where(joint >= 0, near, low + (high - low) * share).clip(low, high)
+    return actions
 
 
 def table(worlds: Mapping[str, BatchEnv], paces: Mapping[str, Sequence[tuple[float, float]]]) -> str:
