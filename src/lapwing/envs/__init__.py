@@ -23,6 +23,7 @@ REACH_WORLDS: dict[str, tuple[Literal["single", "dual"], Literal["fixed", "learn
     "toy-dual-learned": ("dual", "learned"),
 }
 PANDA_WORLDS = ("panda", "panda-state")
+LIFT_WORLDS = ("two-arm-lift", "two-arm-lift-state")
 STATE = "-state"
 """What the name of a world ends in whose things are told by the state instead of images."""
 World = Literal[
@@ -39,6 +40,8 @@ World = Literal[
     "aloha-insertion",
     "panda",
     "panda-state",
+    "two-arm-lift",
+    "two-arm-lift-state",
 ]
 WORLDS: tuple[str, ...] = get_args(World)
 
@@ -55,6 +58,10 @@ def make_world(name: str, num: int = 1, size: int | None = None) -> BatchEnv:
         from lapwing.envs.panda import Panda
 
         return Sequential([Panda(not name.endswith(STATE), size) for _ in range(num)])
+    if name in LIFT_WORLDS:
+        from lapwing.envs.two_arm_lift import TwoArmLift
+
+        return Sequential([TwoArmLift(not name.endswith(STATE), size) for _ in range(num)])
     if mode := _reach_mode(name):
         from lapwing.envs.reach import Reach
 
@@ -73,7 +80,7 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
     """A world and its scripted operator, who sees what no policy does. Raises WorldError.
 
     The operator's luck depends on the seed of its `reset` alone. Reset amid an episode it goes on from there: in the
-    toy and panda worlds it looks before every step; in the others it plans from where the arms and things then are.
+    aloha worlds it plans from where the arms and things then are; in the others it looks before every step.
     """
     size = own_size(name) if size is None else size
     if name in PANDA_WORLDS:
@@ -81,6 +88,11 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
 
         arm = panda.Panda(not name.endswith(STATE), size)
         return arm, panda_expert.Expert(arm.physics, _panda_quality(quality))
+    if name in LIFT_WORLDS:
+        from lapwing.envs import two_arm_lift
+
+        pair = two_arm_lift.TwoArmLift(not name.endswith(STATE), size)
+        return pair, two_arm_lift.Expert(pair.physics, _lift_quality(quality))
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -106,6 +118,11 @@ def make_drawn_world(name: str, size: int | None = None) -> tuple[Env, Callable[
 
         arm = panda.Panda(cameras=False)
         return arm, picture.drawing(arm.physics.model, arm.physics.data, "front")
+    if name in LIFT_WORLDS and name.endswith(STATE):
+        from lapwing.envs import picture, two_arm_lift
+
+        pair = two_arm_lift.TwoArmLift(cameras=False)
+        return pair, picture.drawing(pair.physics.model, pair.physics.data, two_arm_lift.CAMERAS["front"])
     mode = _reach_mode(name)
     if mode is None or not name.endswith(STATE):
         return Single(make_world(name, 1, size)), None
@@ -122,6 +139,10 @@ def world_spec(name: str, size: int | None = None) -> RobotSpec:
         from lapwing.envs import panda_spec
 
         return panda_spec.spec(not name.endswith(STATE), size)
+    if name in LIFT_WORLDS:
+        from lapwing.envs import two_arm_lift_spec
+
+        return two_arm_lift_spec.spec(not name.endswith(STATE), size)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -143,6 +164,10 @@ def sample_world(name: str, *, quality: Quality, size: int | None = None, seed: 
         from lapwing.envs import panda
 
         return panda.demonstrations(not name.endswith(STATE), _panda_quality(quality), size, seed)
+    if name in LIFT_WORLDS:
+        from lapwing.envs import two_arm_lift
+
+        return two_arm_lift.demonstrations(not name.endswith(STATE), _lift_quality(quality), size, seed)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -203,3 +228,9 @@ def _panda_quality(quality: Quality) -> Literal["mixed", "expert", "noisy"]:
     if quality == "human":
         raise WorldError("quality 'human' belongs to the toy world; choose mixed, expert or noisy")
     return quality
+
+
+def _lift_quality(quality: Quality) -> Literal["expert", "noisy"]:
+    if quality in ("expert", "noisy"):
+        return quality
+    raise WorldError(f"quality {quality!r} is not there in the two-arm-lift world; choose expert or noisy")
