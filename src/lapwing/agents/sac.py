@@ -42,7 +42,7 @@ from lapwing.gripper import grasp_axes
 from lapwing.nets.augment import random_shift
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.nets.distributions import SquashedGaussian, TanhGaussian
-from lapwing.nets.mlp import EnsembleMlp, tanh_mlp
+from lapwing.nets.mlp import EnsembleMlp, left_out, tanh_mlp
 from lapwing.nets.optim import gradient_step, track
 from lapwing.nets.spatial import SpatialEncoder
 from lapwing.spec import RobotSpec
@@ -86,8 +86,10 @@ class SacConfig:
     """Actions drawn per state and kind for it."""
     grasp_epsilon: float = 0.0
     """Share of random grasps while exploring."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the MLPs of actor and critics."""
+    dropout: float = 0.1
+    """Share of the units of policy and grasp critic that is left out while they learn."""
     lr: float = 3e-4
     """Learning rate of all networks."""
     random_shift: int = 4
@@ -100,6 +102,8 @@ class SacConfig:
         for name in ("discount", "tau", "grasp_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"sac: {name} is {getattr(self, name)}, expected a number from 0 to 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"sac: dropout is {self.dropout}, expected 0 or more and below 1")
         for name in ("n_step", "critics", "cta_ratio", "temperature", "conservative_actions", "lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"sac: {name} is {getattr(self, name)}, expected a positive number")
@@ -118,8 +122,8 @@ class SacConfig:
 
 PRESETS: dict[str, SacConfig] = {
     "product": SacConfig(),
-    "serl-notes": SacConfig(discount=0.95),
-    "hilserl": SacConfig(imitation=0.0, grasp_imitation=0.0, clip_targets=False),
+    "serl-notes": SacConfig(discount=0.95, hidden=(256, 256), dropout=0.0),
+    "hilserl": SacConfig(imitation=0.0, grasp_imitation=0.0, clip_targets=False, hidden=(256, 256), dropout=0.0),
 }
 
 
@@ -137,20 +141,23 @@ class SacAgent:
             raise ConfigError("sac: every action axis is a gripper, expected some of an arm; check the spec")
         features, width = self.encoder.feature_dim, config.hidden[-1]
         self.critic = EnsembleMlp(config.critics, features + len(self.moves), config.hidden, 1)
-        self.actor = nn.Sequential(tanh_mlp(features, config.hidden), TanhGaussian(width, len(self.moves)))
+        trunk = tanh_mlp(features, config.hidden, dropout=config.dropout)
+        self.actor = nn.Sequential(trunk, TanhGaussian(width, len(self.moves)))
         self.temperature = Temperature(config.temperature)
         self.networks = nn.ModuleDict(
             {"encoder": self.encoder, "critic": self.critic, "actor": self.actor, "temperature": self.temperature}
         )
         self.acting = nn.ModuleDict({"encoder": self.encoder, "actor": self.actor})
         if self.grasps:
-            self.networks["grasp"] = self.acting["grasp"] = GraspCritic(features, len(self.grasps), config.hidden)
+            grasp = GraspCritic(features, len(self.grasps), config.hidden, config.dropout)
+            self.networks["grasp"] = self.acting["grasp"] = grasp
         self.slow = [name for name in ("encoder", "critic", "grasp") if name in self.networks]
         for name in self.slow:
             self.networks[f"target_{name}"] = copy.deepcopy(self.networks[name]).requires_grad_(False)
         self.target_encoder: SpatialEncoder = self.networks["target_encoder"]  # type: ignore[assignment]
         if self.encoder.frozen:  # the same for ever
             self.target_encoder.backbone = self.encoder.backbone
+        self.networks.eval()  # everything but what learns with units left out, and while it does
         entropy = config.target_entropy
         self.target_entropy = -spec.action_dim / 2 if entropy is None else entropy
         self.value_low, self.value_high = facts.returns
@@ -256,7 +263,8 @@ class SacAgent:
     ) -> tuple[Tensor, Metrics]:
         """Equation (3): double DQN, and the cross-entropy of what was recorded."""
         taken = grasp_class(batch.action[:, 0], self.grasps)
-        q = self.networks["grasp"](feature)
+        with left_out(self.networks["grasp"]):
+            q = self.networks["grasp"](feature)
         with torch.no_grad():
             online, slow = self.networks["grasp"](next_feature), self.networks["target_grasp"](target_feature)
             target = grasp_target(batch.reward, batch.grasp_penalty, batch.discount, online, slow)
@@ -289,7 +297,8 @@ class SacAgent:
 
     def _step_actor(self, batch: Batch, feature: Tensor, policy_feature: Tensor) -> Metrics:
         """Equations (4) and (5). The critics judge by `feature`, which nothing was dropped from."""
-        policy = self.policy(policy_feature)
+        with left_out(self.actor):
+            policy = self.policy(policy_feature)
         action, log_prob = policy.sample()
         self.critic.requires_grad_(False)
         q = self.q(feature, action).mean(0)
