@@ -89,10 +89,10 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
         arm = panda.Panda(not name.endswith(STATE), size)
         return arm, panda_expert.Expert(arm.physics, _panda_quality(quality))
     if name in LIFT_WORLDS:
-        from lapwing.envs import two_arm_lift
+        from lapwing.envs import two_arm_lift, two_arm_lift_expert
 
         pair = two_arm_lift.TwoArmLift(not name.endswith(STATE), size)
-        return pair, two_arm_lift.Expert(pair.physics, _lift_quality(quality))
+        return pair, two_arm_lift_expert.Expert(pair.physics, _lift_quality(quality))
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -119,10 +119,10 @@ def make_drawn_world(name: str, size: int | None = None) -> tuple[Env, Callable[
         arm = panda.Panda(cameras=False)
         return arm, picture.drawing(arm.physics.model, arm.physics.data, "front")
     if name in LIFT_WORLDS and name.endswith(STATE):
-        from lapwing.envs import picture, two_arm_lift
+        from lapwing.envs import picture, two_arm_lift, two_arm_lift_spec
 
         pair = two_arm_lift.TwoArmLift(cameras=False)
-        return pair, picture.drawing(pair.physics.model, pair.physics.data, two_arm_lift.CAMERAS["front"])
+        return pair, picture.drawing(pair.physics.model, pair.physics.data, two_arm_lift_spec.CAMERAS["front"])
     mode = _reach_mode(name)
     if mode is None or not name.endswith(STATE):
         return Single(make_world(name, 1, size)), None

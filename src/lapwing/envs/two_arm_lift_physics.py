@@ -84,12 +84,14 @@ class Physics:
     @property
     def hands(self) -> Array:
         """Where the fingers close, m, float64 [2, 3]."""
-        return self._both("robot{}_eef_pos") @ _OURS.T
+        hands: Array = self._both("robot{}_eef_pos") @ _OURS.T
+        return hands
 
     @property
     def handles(self) -> Array:
         """The pot's handles, the left hand's first, m, float64 [2, 3]."""
-        return self._both("handle{}_xpos") @ _OURS.T
+        handles: Array = self._both("handle{}_xpos") @ _OURS.T
+        return handles
 
     @property
     def across(self) -> Array:
