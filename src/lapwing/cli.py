@@ -23,6 +23,8 @@ COMMANDS = {
     "data convert": ("lapwing.commands.data:convert", "ALOHA, LeRobot, ROS bags or flat files, to flat or ALOHA"),
     "data label": ("lapwing.commands.reward:label", "write rewards by a success classifier beside a recording"),
     "train lapo": ("lapwing.commands.train:lapo", "train by offline reinforcement learning"),
+    "train iql": ("lapwing.commands.train:iql", "train IQL: values of recorded actions alone, the best imitated"),
+    "train td3bc": ("lapwing.commands.train:td3bc", "train TD3+BC: critics and imitation, the least of offline RL"),
     "train act": ("lapwing.commands.train:act", "train ACT: imitation, chunks of actions by a transformer"),
     "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
     "train sac": ("lapwing.commands.train:sac", "train SAC on demonstrations, grippers by a critic of their own"),
