@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lapwing.agent import Agent, RewardFacts, Sampling, Transitions
+from lapwing.agent import Learner, RewardFacts, Sampling, Transitions
 from lapwing.agents import ALGORITHMS
 from lapwing.batch import Batch
 from lapwing.data.mix import mix
@@ -83,7 +83,7 @@ class HybridData:
         share = self.options.demo_fraction
         return mix(self.demo, self.online, share, sampling, batch_size, seed, start, rank, world_size)
 
-    def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
+    def judge(self, agent: Learner, device: torch.device, samples: int | None) -> Measured | None:
         return self.recorded.judge(agent, device, samples)
 
     def parts(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from lapwing.agent import Agent
+from lapwing.agent import Explorer
 from lapwing.data.replay import ReplayBuffer
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run.actors import Actors
@@ -108,7 +108,7 @@ class Collector:
         return self._options.actors == 0
 
     def start(
-        self, agent: Agent, device: torch.device, log: Path, say: Callable[[str], None], stop: Callable[[], bool]
+        self, agent: Explorer, device: torch.device, log: Path, say: Callable[[str], None], stop: Callable[[], bool]
     ) -> None:
         """Begin to act with `agent`'s policy, and come back when there is enough to learn from, or at `stop`.
 
@@ -196,7 +196,7 @@ class _InStep:
     """Acting in the learner's own process: the same seed gives the same run."""
 
     def __init__(
-        self, plan: ActorPlan, agent: Agent, device: torch.device, intake: Intake, stop: Callable[[], bool]
+        self, plan: ActorPlan, agent: Explorer, device: torch.device, intake: Intake, stop: Callable[[], bool]
     ) -> None:
         self._intake, self._stop = intake, stop
         self._events = plan.events(agent, 0, device, replace(intake.counts.shares.get(0, Share())))
@@ -221,7 +221,7 @@ class _Beside:
     def __init__(
         self,
         crew: Crew,
-        agent: Agent,
+        agent: Explorer,
         intake: Intake,
         lock: threading.Lock,
         say: Callable[[str], None],
