@@ -37,9 +37,7 @@ OFFLINE = [
     Row("SAC", ("train", "sac")),
     Row("SAC, no imitation", ("train", "sac"), ("--imitation", "0", "--grasp-imitation", "0")),
     Row("SAC, imitation alone", ("train", "sac"), ("--imitation", "1000")),
-    Row("SAC, serl-notes", ("train", "sac"), ("--preset", "serl-notes")),
     Row("IQL", ("train", "iql")),
-    Row("TD3+BC", ("train", "td3bc")),
     Row("BC", ("train", "bc")),
 ]
 # in step, so that a seed repeats; two updates to a step keep one core busy
@@ -66,11 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("table", choices=["offline", "hybrid"])
     parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and the table")
     parser.add_argument("--demonstrations", type=int, default=30)
-    parser.add_argument("--steps", type=int, help="updates; offline 6000, hybrid 16000 unless given")
+    parser.add_argument("--steps", type=int, help="updates; offline 3000, hybrid 10000 unless given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=200, help="fresh episodes for each checkpoint")
     parser.add_argument("--evaluation-seed", type=int, default=777)
-    parser.add_argument("--checkpoints", type=int, default=8, help="evaluated of each hybrid run, evenly spaced")
+    parser.add_argument("--checkpoints", type=int, default=4, help="evaluated of each hybrid run, evenly spaced")
     parser.add_argument("--rows", nargs="+", help="these rows alone, by name")
     return parser
 
@@ -79,7 +77,7 @@ def _offline(args: argparse.Namespace, data: Path) -> str:
     lines = [["", "seed", "success", "mean Q", "Q outside the returns"]]
     for row in _chosen(args, OFFLINE):
         for seed in args.seeds:
-            run = _train(args, data, row, seed, args.steps or 6000)
+            run = _train(args, data, row, seed, args.steps or 3000)
             logged = _logged(run)[-1]
             values = [logged.get(name, "") for name in ("q_mean", "q_out_of_range")]
             lines.append([row.name, str(seed), _cell(_evaluate(args, run, "last")), *map(_number, values)])
@@ -87,7 +85,7 @@ def _offline(args: argparse.Namespace, data: Path) -> str:
 
 
 def _hybrid(args: argparse.Namespace, data: Path) -> str:
-    steps = args.steps or 16_000
+    steps = args.steps or 10_000
     points = [steps // args.checkpoints * (number + 1) for number in range(args.checkpoints)]
     lines = [["", "seed", "updates", "environment steps", "of them taken over", "success"]]
     axes = plt.figure(figsize=(7, 4)).gca()

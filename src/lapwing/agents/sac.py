@@ -74,7 +74,7 @@ class SacConfig:
     """Clamp the targets to the range of returns in the data."""
     stop_when_diverged: bool = True
     """Stop when the mean of Q has been further from that range than it is wide for a whole row of progress.csv."""
-    imitation: float = 1.0
+    imitation: float = 3.0
     """Weight of staying near demonstrated actions, beside Q scaled to a mean of 1; 0: plain SAC."""
     grasp_imitation: float = 1.0
     """Weight of the cross-entropy of demonstrated grasps."""
@@ -86,7 +86,7 @@ class SacConfig:
     """Actions drawn per state and kind for it."""
     grasp_epsilon: float = 0.0
     """Share of random grasps while exploring."""
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: tuple[int, ...] = (256, 256, 256, 256)
     """Widths of the MLPs of actor and critics."""
     dropout: float = 0.1
     """Share of the units of policy and grasp critic that is left out while they learn."""
@@ -122,7 +122,7 @@ class SacConfig:
 
 PRESETS: dict[str, SacConfig] = {
     "product": SacConfig(),
-    "serl-notes": SacConfig(discount=0.95, hidden=(256, 256), dropout=0.0),
+    "serl-notes": SacConfig(discount=0.95, imitation=1.0, hidden=(256, 256), dropout=0.0),
     "hilserl": SacConfig(imitation=0.0, grasp_imitation=0.0, clip_targets=False, hidden=(256, 256), dropout=0.0),
 }
 
