@@ -134,6 +134,17 @@ def test_the_first_steps_are_random_and_interventions_replace_the_action(train: 
     assert all((one.action == 1).all() for one in demo[3:])
 
 
+def test_recorded_episodes_are_demonstrations_unless_somebody_took_over_in_them(train: Train, tmp_path: Path) -> None:
+    marks = np.zeros((3, 4), bool)
+    marks[1, 2:] = True
+    with FlatWriter(tmp_path / "marked.hdf5", line_spec()) as writer:
+        for episode, intervened in zip(demonstrations(), marks, strict=True):
+            writer.add(replace(episode, intervened=intervened))
+    run = train("run", data=tmp_path / "marked.hdf5", steps=1)
+    demonstrated = [one.intervened.tolist() for one in list(buffer(run, "demo").to_episodes())[:3]]
+    assert demonstrated == [[True] * 4, [False, False, True, True], [True] * 4]
+
+
 def test_both_rates_and_the_success_are_reported(train: Train) -> None:
     table = rows(train("run"))
     assert [row["online/env_steps"] for row in table] == ["11", "12", "13", "15"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,8 @@ def open_hybrid(
             buffer.load(saved / name)
     else:
         for index in recorded.split.train:
-            buffers[1].extend(recorded.recording.episodes[index])
+            episode = recorded.recording.episodes[index]
+            buffers[1].extend(replace(episode, intervened=episode.demonstrated))
     plan = ActorPlan(
         world.make,
         world.intervene,
