@@ -221,8 +221,12 @@ def test_the_columns_say_what_the_world_said(tmp_path: Path) -> None:
     }  # fmt: skip
     lines = [json.loads(line) for line in one.log.read_text().splitlines()]
     assert lines == [
-        {"actor": 0, "env_step": step, "length": 4, "reward": 1.0, "success": True, "intervened": 2} for step in (4, 8)
-    ]
+        {
+            "actor": 0, "env_step": step, "length": 4, "reward": 1.0, "success": True, "intervened": 2,
+            "true_success": None,
+        }
+        for step in (4, 8)
+    ]  # fmt: skip
 
 
 def test_before_the_first_end_there_is_no_rate(tmp_path: Path) -> None:
@@ -290,6 +294,16 @@ def test_a_damaged_log_is_said(tmp_path: Path) -> None:
     (tmp_path / "episodes.jsonl").write_text('{"actor": 1}\n')
     with pytest.raises(CheckpointError, match=r"episodes\.jsonl: damaged"):
         read_episodes(tmp_path / "episodes.jsonl")
+
+
+def test_with_a_damaged_log_nothing_begins_and_the_buffers_can_be_saved(tmp_path: Path) -> None:
+    (tmp_path / "episodes.jsonl").write_text('{"actor": 1}\n')
+    one = Started(tmp_path, OnlineOptions(actors=0, training_starts=10))
+    with pytest.raises(CheckpointError, match=r"episodes\.jsonl: damaged"):
+        one.start()
+    one.collector.save(tmp_path / "buffers")
+    one.collector.close()
+    assert read_counts(tmp_path / "buffers") == Counts()
 
 
 @pytest.mark.parametrize(

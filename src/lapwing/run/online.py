@@ -100,6 +100,7 @@ class Collector:
         self._intake = Intake(online, demo, counts)
         self._lock = threading.Lock()  # of the intake
         self._sides: _Beside | _InStep | None = None
+        self._log: EpisodeLog | None = None
         self._clock = (time.perf_counter(), counts.env_steps)
 
     @property
@@ -138,7 +139,8 @@ class Collector:
 
     def columns(self) -> dict[str, float]:
         """What the rows of progress.csv say of the world."""
-        counts = self._intake.counts
+        counts, log = self._intake.counts, self._log
+        assert log is not None
         now = (time.perf_counter(), counts.env_steps)
         rate = (now[1] - self._clock[1]) / max(now[0] - self._clock[0], 1e-9)
         self._clock = now
@@ -148,7 +150,7 @@ class Collector:
             "online/episodes": float(counts.ended),
             "online/interventions": float(counts.interventions),
             "online/intervened_steps": float(counts.intervened),
-            **self._log.columns(),
+            **log.columns(),
         }
 
     def save(self, folder: Path) -> None:
@@ -166,7 +168,8 @@ class Collector:
     def _note_episodes(self) -> None:
         with self._lock:
             ended = list(self._intake.ended())
-        self._log.add(ended)
+        if self._log is not None:  # else nobody has acted, for it could not be opened
+            self._log.add(ended)
 
     def close(self) -> None:
         if self._sides is not None:
