@@ -36,6 +36,7 @@ from lapwing.agents.grasp import (
     grasp_target,
     grasp_values,
 )
+from lapwing.agents.value_range import diverged, value_metrics
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.gripper import grasp_axes
@@ -160,7 +161,7 @@ class SacAgent:
         self.networks.eval()  # everything but what learns with units left out, and while it does
         entropy = config.target_entropy
         self.target_entropy = -spec.action_dim / 2 if entropy is None else entropy
-        self.value_low, self.value_high = facts.returns
+        self.returns = facts.returns
         self.updates = 0
         self._actor_metrics: Metrics = {}
 
@@ -217,7 +218,7 @@ class SacAgent:
         target = self._target(batch, next_feature, target_feature)
         q = self.q(feature, moved)
         loss = critic_loss(q, target)
-        metrics = {"critic_loss": loss.detach(), **self._value_metrics(q.detach())}
+        metrics = {"critic_loss": loss.detach(), **self._value_metrics(q)}
         if self.config.conservative > 0:
             gap = self._conservative(batch, feature, next_feature, q)
             loss = loss + self.config.conservative * gap
@@ -229,20 +230,10 @@ class SacAgent:
         return metrics
 
     def _value_metrics(self, q: Tensor) -> Metrics:
-        """What the critics say [E, B] of the data's actions, and how that lies to the range of returns in the data.
-
-        Sound values of returns at its edge lie a little outside: only beyond a tenth of its width do they count.
-        """
-        middle, half = (self.value_high + self.value_low) / 2, (self.value_high - self.value_low) / 2
-        mean = q.mean()
-        metrics = {
-            "q_mean": mean,
-            "q_min": q.min(),
-            "q_max": q.max(),
-            "q_out_of_range": ((q - middle).abs() > 1.2 * half).float().mean(),
-        }
+        """What the critics say [E, B] of the data's actions, and whether that has left the range of returns far."""
+        metrics = value_metrics(q, self.returns)
         if self.config.stop_when_diverged:
-            metrics["q_diverged"] = ((mean - middle).abs() > 3 * half).float()
+            metrics["q_diverged"] = diverged(q, self.returns)
         return metrics
 
     @torch.no_grad()
@@ -256,7 +247,7 @@ class SacAgent:
         if self.config.backup_entropy:
             value = value - self.temperature().detach() * log_prob
         target = batch.reward + batch.discount * value
-        return target.clamp(self.value_low, self.value_high) if self.config.clip_targets else target
+        return target.clamp(*self.returns) if self.config.clip_targets else target
 
     def _grasp_loss(
         self, batch: Batch, feature: Tensor, next_feature: Tensor, target_feature: Tensor
@@ -269,7 +260,7 @@ class SacAgent:
             online, slow = self.networks["grasp"](next_feature), self.networks["target_grasp"](target_feature)
             target = grasp_target(batch.reward, batch.grasp_penalty, batch.discount, online, slow)
             if self.config.clip_targets:
-                target = target.clamp(max=self.value_high)
+                target = target.clamp(max=self.returns[1])
         loss = grasp_loss(q, taken, target)
         metrics = {"grasp_loss": loss.detach(), "grasp_accuracy": (q.argmax(-1) == taken).float().mean()}
         if self.config.grasp_imitation > 0:

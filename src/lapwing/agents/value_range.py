@@ -21,3 +21,10 @@ def value_metrics(q: Tensor, returns: tuple[float, float]) -> Metrics:
         "q_max": q.max(),
         "q_out_of_range": ((q - middle).abs() > 1.2 * half).to(q.dtype).mean(),
     }
+
+
+def diverged(q: Tensor, returns: tuple[float, float]) -> Tensor:
+    """1 where the mean of values [E, B] is further from the range of returns than it is wide, else 0."""
+    low, high = returns
+    middle, half = (high + low) / 2, (high - low) / 2
+    return ((q.detach().mean() - middle).abs() > 3 * half).to(q.dtype)
