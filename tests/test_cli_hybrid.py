@@ -12,6 +12,7 @@ import pytest
 from command_line import Lapwing, Said, error_line
 
 from lapwing import envs
+from lapwing.agents.sac import SacConfig
 from lapwing.errors import WorldError
 from lapwing.run.checkpoint import linked_step
 from lapwing.run.online import read_counts
@@ -43,7 +44,7 @@ def test_it_learns_with_somebody_who_takes_over(hybrid: Callable[..., Said], tmp
     assert (counts.env_steps, counts.intervened) == (120 + 3, 25)
     assert "Success while learning" in (run / "report.html").read_text(encoding="utf-8")
     settings = json.loads((run / "config.json").read_text())
-    assert settings["config"]["imitation"] == 1
+    assert settings["config"]["imitation"] == SacConfig().imitation > 0
     assert settings["world"]["budget"] == 25
 
 
