@@ -236,7 +236,7 @@ def test_an_epoch_shows_the_larger_kind_once(paths, tmp_path):
     options = replace(OPTIONS, steps=0, epochs=1, batch_size=10)
     out = train_reward(fewer, tmp_path / "epoch", CONFIG, options)
     frames = json.loads((out / "data.json").read_text())["frames"]["train"]
-    assert frames == {"success": 40, "failure": 20}  # of the three recordings with both kinds one, of the two others one
+    assert frames == {"success": 40, "failure": 20}  # one of three with both kinds, one of two others
     assert (out / "checkpoints" / f"step-{8:08d}").exists()
 
 
