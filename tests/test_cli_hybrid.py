@@ -15,7 +15,7 @@ from lapwing import envs
 from lapwing.agents.sac import SacConfig
 from lapwing.errors import WorldError
 from lapwing.run.checkpoint import linked_step
-from lapwing.run.online import read_counts
+from lapwing.run.online import OnlineOptions, read_counts
 from lapwing.run.window import Window
 
 WORLD = "toy-single-learned-state"
@@ -57,6 +57,24 @@ def test_a_resumed_run_keeps_its_settings_and_its_budget(hybrid: Callable[..., S
     said = hybrid("--resume", budget=26)
     assert "cannot resume with world.budget 26, the run has 25" in error_line(said)
     assert "cannot resume with online.actors 2, the run has 0" in error_line(hybrid("--resume", actors=2))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("online", {}, "config.json: 'online' or 'world' is damaged, or of another version ('disk')"),
+        ("world", {"name": WORLD}, "missing 1 required positional argument: 'world'"),
+        ("world", {"world": WORLD, "reward": 7}, "is damaged, or of another version"),
+    ],
+)
+def test_settings_of_a_run_that_are_damaged_are_one_line(
+    hybrid: Callable[..., Said], tmp_path: Path, part: str, value: dict[str, Any], message: str
+) -> None:
+    settings = tmp_path / "run" / "config.json"
+    settings.parent.mkdir()
+    whole = {"online": OnlineOptions().to_dict(), "world": {"world": WORLD}}
+    settings.write_text(json.dumps({**whole, part: value}))
+    assert message in error_line(hybrid("--resume", steps=6))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ def run(job: Job, parser: argparse.ArgumentParser, out: str, args: Sequence[str]
     except KeyboardInterrupt as interrupt:
         print(f"{script}: interrupted; {interrupt}".removesuffix("; "), file=sys.stderr)
         return 130
+    except OSError as error:
+        print(f"{script}: error: {error}; look after the disk or the permissions", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import runpy
 import shlex
@@ -273,4 +274,17 @@ def test_an_interrupted_run_says_how_to_go_on(train, tmp_path: Path, monkeypatch
     assert train("train_offline", DEMOS) == (
         130,
         "train_offline: interrupted; out: saved step 3; go on with --resume\n",
+    )
+
+
+def test_a_disk_that_refuses_is_one_line(train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/progress.csv")
+
+    monkeypatch.setattr(train_offline, "train", refuses)
+    code, said = train("train_offline", DEMOS)
+    assert code == 2
+    assert said == (
+        "train_offline: error: [Errno 28] No space left on device: 'out/progress.csv'; look after the disk or the "
+        "permissions\n"
     )

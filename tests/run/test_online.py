@@ -251,7 +251,17 @@ def test_a_later_run_goes_on_with_counts_and_other_worlds(tmp_path: Path) -> Non
     assert later_begun == begun[3 : 3 + len(later_begun)]  # those of the fourth episode on, which the save did not have
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"env_steps": 1, "shares": {"x": {}}}', '{"shares": {}, "more": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"env_steps": 1, "shares": {"x": {}}}',
+        '{"shares": {}, "more": 1}',
+        '{"shares": {}, "env_steps": "many"}',
+        '{"shares": {"0": {"steps": -1}}}',
+    ],
+)
 def test_damaged_counts_are_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "counts.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"counts\.json: missing or damaged"):

@@ -19,7 +19,7 @@ from lapwing.commands.flags import parse
 from lapwing.commands.train import SacPreset, glance, resumed
 from lapwing.env import ActionSource, Env, Single
 from lapwing.envs.intervention import Intervened
-from lapwing.errors import ConfigError
+from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run.checkpoint import linked_step
 from lapwing.run.directory import read_settings
 from lapwing.run.hybrid import World, train_hybrid
@@ -122,10 +122,16 @@ def _defaults(args: Sequence[str]) -> Hybrid:
     settings = read_settings(seen.out) if seen.resume and seen.out is not None else {}
     online, takeover, reward = OnlineOptions(), TakeoverOptions(tyro.MISSING), None
     if isinstance(settings.get("online"), Mapping) and isinstance(settings.get("world"), Mapping):
-        online = OnlineOptions.from_dict(settings["online"])
         begun, own = settings["world"], {one.name for one in fields(TakeoverOptions)}
-        takeover = TakeoverOptions(**{name: value for name, value in begun.items() if name in own})
-        reward = None if begun.get("reward") is None else Path(begun["reward"])
+        try:
+            online = OnlineOptions.from_dict(settings["online"])
+            takeover = TakeoverOptions(**{name: value for name, value in begun.items() if name in own})
+            reward = None if begun.get("reward") is None else Path(begun["reward"])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{seen.out / 'config.json'}: 'online' or 'world' is damaged, or of another version ({error}); restore "
+                "it, or start another run"
+            ) from error
     return Hybrid(tyro.MISSING, tyro.MISSING, takeover, options, online, config, reward=reward)
 
 

@@ -42,7 +42,13 @@ class Counts:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Counts:
-        return Counts(**{**data, "shares": {int(actor): Share(**one) for actor, one in data["shares"].items()}})
+        """Raises KeyError, TypeError or ValueError for what `to_dict` does not make."""
+        counts = Counts(**{**data, "shares": {int(actor): Share(**one) for actor, one in data["shares"].items()}})
+        for one in (counts, *counts.shares.values()):
+            for name, number in vars(one).items():
+                if name != "shares" and (type(number) is not int or number < 0):
+                    raise ValueError(f"{name} is {number!r}, expected a count")
+        return counts
 
 
 @dataclass
