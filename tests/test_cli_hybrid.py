@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from lapwing import envs
 from lapwing.agents.sac import SacConfig
 from lapwing.errors import WorldError
 from lapwing.run.checkpoint import linked_step
+from lapwing.run.episode_log import in_words, read_episodes
 from lapwing.run.online import OnlineOptions, read_counts
 from lapwing.run.window import Window
 
@@ -39,10 +41,16 @@ def hybrid(lapwing: Lapwing, tmp_path: Path) -> Callable[..., Said]:
 def test_it_learns_with_somebody_who_takes_over(hybrid: Callable[..., Said], tmp_path: Path) -> None:
     said = hybrid(intervene="scripted", budget=25)
     run = tmp_path / "run"
-    assert (said.code, said.out) == (0, f"{run}: trained to step 4; see {run}/report.html\n")
+    ended = in_words(read_episodes(run / "episodes.jsonl"))
+    assert re.fullmatch(r"[12] episodes? in \d+ steps, \d of the last \d succeeded, \d+ steps were taken over", ended)
+    tried = f"{ended}, all that --budget allows"
+    assert (said.code, said.out) == (0, f"{run}: trained to step 4; {tried}; see {run}/report.html\n")
     counts = read_counts(run / "buffers")
     assert (counts.env_steps, counts.intervened) == (120 + 3, 25)
-    assert "Success while learning" in (run / "report.html").read_text(encoding="utf-8")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Success while learning" in page
+    assert f"While it learned in the world {WORLD}: {ended}." in page
+    assert "Not yet seen in a world" not in page
     settings = json.loads((run / "config.json").read_text())
     assert settings["config"]["imitation"] == SacConfig().imitation > 0
     assert settings["world"]["budget"] == 25

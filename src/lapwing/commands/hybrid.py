@@ -22,13 +22,15 @@ from lapwing.envs.intervention import Intervened
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run.checkpoint import linked_step
 from lapwing.run.directory import read_settings
+from lapwing.run.episode_log import in_words, read_episodes
 from lapwing.run.hybrid import World, train_hybrid
 from lapwing.run.keys import Device, pairs_of
 from lapwing.run.learned_reward import rewarded
-from lapwing.run.online import OnlineOptions
+from lapwing.run.online import OnlineOptions, read_counts
 from lapwing.run.options import TrainOptions
 from lapwing.run.person import Person, TakenOver, Watched
 from lapwing.run.report import write_report
+from lapwing.run.train import BUFFERS, EPISODES
 from lapwing.run.window import Window, expect_window
 
 
@@ -106,8 +108,18 @@ def hybrid(args: Sequence[str]) -> int:
         command.data, command.out, world, command.config, command.options, command.online, resume=command.resume
     )
     report = write_report(run)
-    print(f"{run}: trained to step {linked_step(run, 'last')}; see {report}")
+    print(f"{run}: trained to step {linked_step(run, 'last')}; {_collected(run, command)}see {report}")
     return 0
+
+
+def _collected(run: Path, command: Hybrid) -> str:
+    """What the world was tried for, and whether the scripted operator has anything left for a longer run."""
+    episodes = read_episodes(run / EPISODES)
+    if not episodes:
+        return ""
+    takeover, spent = command.takeover, read_counts(run / BUFFERS).intervened
+    all_spent = takeover.intervene == "scripted" and spent >= takeover.budget * max(1, command.online.actors)
+    return f"{in_words(episodes)}{', all that --budget allows' if all_spent else ''}; "
 
 
 def _defaults(args: Sequence[str]) -> Hybrid:

@@ -31,7 +31,7 @@ def online_sections(run: RunResults) -> Iterator[str]:
         return
     steps = np.array([one.env_step for one in episodes], np.float64)
     chosen = np.array([one.intervened / max(1, one.length) for one in episodes])
-    series = {"chosen by who took over": (steps, _running_mean(chosen))}
+    series = {"share of steps that others took": (steps, _running_mean(chosen))}
     series = {**_successes(episodes), **series}
     picture = curves(series, f"mean of {_WINDOW} episodes", wide=True, steps_are="environment steps")
     caption = "They count random tries and whoever took over; how good the policy is alone, only an evaluation tells."
