@@ -287,7 +287,7 @@ def test_masked_mean_by_hand() -> None:
 def test_imitation_falls_to_nothing_over_its_steps(pair: Batch) -> None:
     near, losses = (0.2**2 + 0.4**2 + 0.6**2) / 4, []
     for updates in (0, 1, 4, 9):
-        agent = by_hand(make_agent(imitation_steps=4), q=(1.0, 1.0), slow_q=(0, 0))
+        agent = by_hand(make_agent(imitation=1.0, imitation_steps=4), q=(1.0, 1.0), slow_q=(0, 0))
         agent.updates = updates
         losses.append(actor_step(agent, pair)["actor_loss"] - (0.01 * LOG_DENSITY - 1.0))
     assert losses == pytest.approx([near, 0.75 * near, 0.0, 0.0], abs=1e-6)
