@@ -28,6 +28,7 @@ bench: $(READY)
 	$(BIN)/lapwing bench data
 	$(BIN)/lapwing bench lapo $(ARGS)
 	$(BIN)/lapwing bench act
+	$(BIN)/lapwing bench sac
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -190,6 +190,12 @@ def test_what_is_called_light_is_there(name: str) -> None:
     assert f"lapwing.{name}" in modules()
 
 
+@pytest.mark.parametrize("name", ["run.actors", "run.ray_actors", "run.learned_reward"])
+def test_actors_start_without_torchvision(name: str) -> None:
+    """It doubles the time that a process takes to begin, and serves those alone who build a ResNet."""
+    assert "torchvision" not in loaded_with(f"lapwing.{name}")
+
+
 def test_loading_torch_is_noticed() -> None:
     assert "torch" in loaded_with("lapwing.agent")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +16,13 @@ from lapwing import cli
 from lapwing.agent import RewardFacts
 from lapwing.agents.act import ActAgent, ActConfig
 from lapwing.agents.bc import BcAgent, BcConfig
+from lapwing.agents.iql import PRESETS as IQL_PRESETS
+from lapwing.agents.iql import IqlAgent, IqlConfig
 from lapwing.agents.lapo import LapoAgent, LapoConfig
 from lapwing.agents.sac import PRESETS as SAC_PRESETS
 from lapwing.agents.sac import SacAgent, SacConfig
+from lapwing.agents.td3bc import PRESETS as TD3BC_PRESETS
+from lapwing.agents.td3bc import Td3BcAgent, Td3BcConfig
 from lapwing.batch import Batch, Obs
 from lapwing.data.formats import read_recording
 from lapwing.nets.action_transformer import TransformerConfig
@@ -149,6 +153,8 @@ def state_batch() -> Batch:
         (ActAgent, ActConfig(chunk=1, transformer=TINY, latent="vq"), "act.md"),
         (BcAgent, BcConfig(), "bc.md"),
         (SacAgent, SacConfig(conservative=1.0), "sac.md"),
+        (IqlAgent, IqlConfig(), "iql.md"),
+        (Td3BcAgent, Td3BcConfig(), "td3bc.md"),
     ],
 )
 def test_every_logged_metric_is_explained(agent: type, config: object, page: str, state_batch: Batch) -> None:
@@ -167,6 +173,16 @@ def test_the_table_of_presets_of_sac_is_right() -> None:
     assert len(rows) == 5
     for *said, field in rows:
         told = [getattr(SAC_PRESETS[name], field) for name in ("hilserl", "serl-notes", "product")]
+        assert [float(one) for one in said] == told
+
+
+@pytest.mark.parametrize(("page", "presets"), [("iql.md", IQL_PRESETS), ("td3bc.md", TD3BC_PRESETS)])
+def test_the_tables_of_presets_of_offline_rl_are_right(page: str, presets: Mapping[str, object]) -> None:
+    text = (ROOT / "docs" / "algorithms" / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| ([\d.e-]+) \| ([\d.e-]+)(?: \(none\))? \| `(\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) >= 6
+    for *said, field in rows:
+        told = [getattr(presets[name], field) for name in ("original", "product")]
         assert [float(one) for one in said] == told
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from lapwing.data.formats.serl_files import transition_files
-from lapwing.errors import LapwingError
+from lapwing.data.formats.serl_files import SUFFIXES, transition_files
+from lapwing.errors import DataError, LapwingError
 from lapwing.gripper import SetupMode
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.run.options import TrainOptions
@@ -23,7 +23,6 @@ _FLAGS = {
     "--image-size": "--image_size",
     "--batch-size": "--batch_size",
     "--mode": "--setup_mode",
-    "--steps": "--max_steps",
     "--success": "--success_dir",
     "--failure": "--failure_dir",
 }
@@ -32,17 +31,20 @@ _FLAGS = {
 Job = Callable[[argparse.Namespace], str]
 
 
-def run(job: Job, parser: argparse.ArgumentParser, out: str, args: Sequence[str] | None) -> int:
-    """Run a command line; 0 done, 2 something to mend, 130 interrupted. out: the flag that names the run directory."""
+def run(job: Job, parser: argparse.ArgumentParser, own: Mapping[str, str], args: Sequence[str] | None) -> int:
+    """Run a command line; 0 done, 2 something to mend, 130 interrupted. own: package's flag -> the script's own."""
     flags, script = parser.parse_args(args), parser.prog.removesuffix(".py")
     try:
         print(job(flags))
     except LapwingError as error:
-        print(f"{script}: error: {_told(error, {**_FLAGS, '--out': out})}", file=sys.stderr)
+        print(f"{script}: error: {_told(error, {**_FLAGS, **own})}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"{script}: interrupted; {interrupt}".removesuffix("; "), file=sys.stderr)
         return 130
+    except OSError as error:
+        print(f"{script}: error: {error}; look after the disk or the permissions", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -93,12 +95,26 @@ def vision_of(flags: argparse.Namespace) -> BackboneConfig:
 
 @contextmanager
 def demonstrations(paths: Sequence[Path]) -> Iterator[Path]:
-    """One path to all demonstrations: the only one, or a folder of links for as long as it takes. Raises DataError."""
+    """One path to all demonstrations: the only one, or a folder of links for as long as it takes. Raises DataError.
+
+    What is raised meanwhile speaks of the files themselves.
+    """
     if len(paths) == 1:
         yield paths[0]
         return
-    files = [file.absolute() for path in paths for file in transition_files(path)]
+    files = [file for path in paths for file in transition_files(path)]
+    for file in files:
+        if not file.is_file() or file.suffix.lower() not in SUFFIXES:
+            found = "a file of another kind" if file.is_file() else "nothing"
+            raise DataError(f"{file}: found {found}, expected a *.pkl or *.npz file of transitions; check the path")
     with tempfile.TemporaryDirectory(prefix="demonstrations-") as folder:
-        for number, file in enumerate(files):
-            (Path(folder) / f"{number:04d}-{file.name}").symlink_to(file)
-        yield Path(folder)
+        links = {Path(folder) / f"{number:04d}-{file.name.lstrip('.')}": file for number, file in enumerate(files)}
+        for link, file in links.items():
+            link.symlink_to(file.absolute())
+        try:
+            yield Path(folder)
+        except LapwingError as error:
+            message = str(error)
+            for link, file in links.items():
+                message = message.replace(str(link), str(file))
+            raise type(error)(message) from error

@@ -25,7 +25,7 @@ EVAL_EVERY, PATIENCE = 100, 10  # as `lapwing train reward` has it
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 done, 2 something to mend, 130 interrupted."""
-    return run(_train, _parser(), "--output_dir", args)
+    return run(_train, _parser(), {"--out": "--output_dir", "--steps": "--num_epochs"}, args)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,7 +32,7 @@ from pytorch_serl.command import (
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 done, 2 something to mend, 130 interrupted."""
-    return run(_train, _parser(), "--save_dir", args)
+    return run(_train, _parser(), {"--out": "--save_dir", "--steps": "--max_steps"}, args)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -112,12 +112,22 @@ class Agent(Learner, Protocol):
     def act(self, obs: Obs, mode: str | None = None) -> Tensor: ...
 
 
-class Explorer(Protocol):
-    """An agent that can also try things out, as collecting its own data needs."""
+def acts(learner: Learner) -> TypeGuard[Agent]:
+    """Whether a learner is one that acts; a success classifier is none."""
+    return hasattr(learner, "act")
+
+
+class Explorer(Learner, Protocol):
+    """A learner that tries things out, as collecting its own data needs."""
 
     def explore(self, obs: Obs) -> Tensor:
         """Normalised actions [B, K, A], drawn at random from what the agent holds worth trying."""
         ...
+
+
+def explores(learner: Learner) -> TypeGuard[Explorer]:
+    """Whether a learner can collect its own data."""
+    return hasattr(learner, "explore")
 
 
 class Judge(Protocol):

@@ -23,6 +23,8 @@ COMMANDS = {
     "data convert": ("lapwing.commands.data:convert", "ALOHA, LeRobot, ROS bags or flat files, to flat or ALOHA"),
     "data label": ("lapwing.commands.reward:label", "write rewards by a success classifier beside a recording"),
     "train lapo": ("lapwing.commands.train:lapo", "train by offline reinforcement learning"),
+    "train iql": ("lapwing.commands.train:iql", "train IQL: values of recorded actions alone, the best imitated"),
+    "train td3bc": ("lapwing.commands.train:td3bc", "train TD3+BC: critics and imitation, the least of offline RL"),
     "train act": ("lapwing.commands.train:act", "train ACT: imitation, chunks of actions by a transformer"),
     "train bc": ("lapwing.commands.train:bc", "train by behaviour cloning, the baseline"),
     "train sac": ("lapwing.commands.train:sac", "train SAC on demonstrations, grippers by a critic of their own"),
@@ -35,6 +37,7 @@ COMMANDS = {
     "bench data": ("lapwing.commands.bench:data", "time batches from a memory map beside plain copies of their bytes"),
     "bench lapo": ("lapwing.commands.bench:lapo", "time a LAPO step beside a plain reference, encoder by encoder"),
     "bench act": ("lapwing.commands.bench:act", "time ACT beside a plain reference: training, acting, reading files"),
+    "bench sac": ("lapwing.commands.bench:sac", "time SAC's updates beside a plain reference, and every world's steps"),
 }  # fmt: skip
 
 

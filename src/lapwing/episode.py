@@ -97,6 +97,13 @@ class Episode:
         return len(self.state)
 
     @property
+    def demonstrated(self) -> Array:
+        """bool [N], True where a demonstrator acted: where somebody took over, and throughout where nobody had to."""
+        if self.intervened is None or not np.any(self.intervened):
+            return np.ones(self.num_steps, bool)
+        return self.intervened
+
+    @property
     def truncated(self) -> bool:
         return not self.terminated
 

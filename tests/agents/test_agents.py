@@ -32,14 +32,25 @@ OWN: dict[str, dict[str, Any]] = {
     "act": {"random_shift": 2, "lr": 1e-3, "chunk": 3, "latent_dim": 4, "transformer": TRANSFORMER},
     "bc": SMALL | {"lr": 1e-3, "chunk": 3},
     "sac": {"hidden": (32, 32), "random_shift": 2, "lr": 1e-3, "cta_ratio": 1},
+    "iql": {"hidden": (32, 32), "random_shift": 2, "lr": 1e-3},
+    "td3bc": {"hidden": (32, 32), "random_shift": 2, "lr": 1e-3, "policy_freq": 1, "alpha": 0.1},
 }
 # settings without a random draw whose numbers depend on the size of the batch
-WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"lapo": {}, "act": {"latent": "none"}, "bc": {}, "sac": {}}
+WITHOUT_DRAWS: dict[str, dict[str, Any]] = {
+    "lapo": {},
+    "act": {"latent": "none"},
+    "bc": {},
+    "sac": {},
+    "iql": {},
+    "td3bc": {},
+}
 FALLING = {
     "lapo": ("critic_loss", "bc_loss", "vae_loss"),
     "act": ("reconstruction_loss",),
     "bc": ("bc_loss",),
     "sac": ("critic_loss", "action_mse"),
+    "iql": ("critic_loss",),
+    "td3bc": ("critic_loss", "action_mse"),
 }
 # the networks that each optimiser step moves, in the order of the steps, and those that follow at the end
 MOVED: dict[str, list[set[str]]] = {
@@ -52,6 +63,8 @@ MOVED: dict[str, list[set[str]]] = {
         {"temperature"},
         {"target_critic", "target_grasp", "target_encoder"},
     ],
+    "iql": [{"encoder", "critic", "value", "actor"}, {"target_critic"}],
+    "td3bc": [{"encoder", "critic"}, {"actor"}, {"target_critic", "target_actor"}],
 }
 
 # those that act; the success classifier has tests of its own
@@ -64,7 +77,7 @@ def spec(request: pytest.FixtureRequest) -> RobotSpec:
 
 
 def vision(name: str, backbone: Any = "small", weights: str = "none", norm: Any = "auto") -> Any:
-    if name in ("act", "sac"):
+    if name in ("act", "sac", "iql", "td3bc"):
         return BackboneConfig(backbone, weights, norm)
     return VisionConfig(backbone=backbone, weights=weights, norm=norm, image_feature_dim=32)
 

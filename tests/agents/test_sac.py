@@ -287,7 +287,7 @@ def test_masked_mean_by_hand() -> None:
 def test_imitation_falls_to_nothing_over_its_steps(pair: Batch) -> None:
     near, losses = (0.2**2 + 0.4**2 + 0.6**2) / 4, []
     for updates in (0, 1, 4, 9):
-        agent = by_hand(make_agent(imitation_steps=4), q=(1.0, 1.0), slow_q=(0, 0))
+        agent = by_hand(make_agent(imitation=1.0, imitation_steps=4), q=(1.0, 1.0), slow_q=(0, 0))
         agent.updates = updates
         losses.append(actor_step(agent, pair)["actor_loss"] - (0.01 * LOG_DENSITY - 1.0))
     assert losses == pytest.approx([near, 0.75 * near, 0.0, 0.0], abs=1e-6)
@@ -555,11 +555,32 @@ def test_it_finds_what_pays_without_being_shown() -> None:
     torch.testing.assert_close(found[:, :2].mean(0), torch.tensor([0.5, -0.3]), atol=0.15, rtol=0)
 
 
+def test_units_are_left_out_only_while_policy_and_grasp_critic_learn(pair: Batch) -> None:
+    agent = make_agent(dropout=0.5, cta_ratio=1)
+    seen: dict[str, list[bool]] = {"actor": [], "grasp": []}
+    for name, calls in seen.items():
+        dropout = next(layer for layer in agent.networks[name].modules() if isinstance(layer, torch.nn.Dropout))
+        assert dropout.p == 0.5
+        dropout.register_forward_hook(lambda layer, *_, calls=calls: calls.append(layer.training))
+    agent.update(pair)
+    # the policy is asked for the target, then learns; the grasp critic learns, then is asked for its target
+    assert seen == {"actor": [False, True], "grasp": [True, False]}
+    torch.testing.assert_close(agent.act(pair.obs), agent.act(pair.obs), rtol=0, atol=0)
+    assert seen == {"actor": [False, True, False, False], "grasp": [True, False, False, False]}
+
+
 def test_presets() -> None:
     assert PRESETS["product"] == SacConfig()
     notes, original = PRESETS["serl-notes"], PRESETS["hilserl"]
     shared = {"lr": 3e-4, "tau": 0.005, "critics": 2, "cta_ratio": 2, "target_entropy": None, "backup_entropy": False}
-    shared |= {"temperature": 0.01, "hidden": (256, 256), "random_shift": 4, "n_step": 1, "target_critics": 0}
+    shared |= {
+        "temperature": 0.01,
+        "hidden": (256, 256),
+        "dropout": 0.0,
+        "random_shift": 4,
+        "n_step": 1,
+        "target_critics": 0,
+    }
     for preset, discount in ((notes, 0.95), (original, 0.97)):
         assert {name: getattr(preset, name) for name in shared} == shared
         assert preset.discount == discount
@@ -579,6 +600,7 @@ def test_it_asks_for_transitions_scaled_to_the_limits() -> None:
     [
         ({"discount": 1.5}, "sac: discount is 1.5, expected a number from 0 to 1"),
         ({"tau": -0.1}, "sac: tau is -0.1, expected a number from 0 to 1"),
+        ({"dropout": 1.0}, "sac: dropout is 1.0, expected 0 or more and below 1"),
         ({"grasp_epsilon": 2}, "sac: grasp_epsilon is 2, expected a number from 0 to 1"),
         ({"temperature": 0.0}, "sac: temperature is 0.0, expected a positive number"),
         ({"cta_ratio": 0}, "sac: cta_ratio is 0, expected a positive number"),

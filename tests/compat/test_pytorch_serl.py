@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import runpy
 import shlex
@@ -180,6 +181,31 @@ def test_several_files_and_folders_of_demonstrations(train, tmp_path: Path) -> N
     assert (told["episodes"], told["steps"]) == (4, len(made))
 
 
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ("missing.pkl data/demos.pkl", "missing.pkl: found nothing, expected a *.pkl or *.npz file of transitions"),
+        ("data/demos.pkl notes.txt", "notes.txt: found a file of another kind, expected a *.pkl or *.npz file"),
+        ("data/demos.pkl spoilt.pkl", "error: spoilt.pkl: 'rewards' of transition 0 is nan"),
+    ],
+)
+def test_each_of_several_paths_must_do(train, tmp_path: Path, paths: str, message: str) -> None:
+    made = transitions("toy-single-fixed", 4)
+    write(tmp_path / "data/demos.pkl", made)
+    write(tmp_path / "spoilt.pkl", spoil(made, rewards=float("nan")))
+    (tmp_path / "notes.txt").write_text("good ones\n")
+    code, said = train("train_offline", f"--demo_paths {paths} --save_dir out {FEW}")
+    assert code == 2
+    assert message in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_number_of_epochs_out_of_range_names_its_own_flag(train, classifier_data) -> None:
+    code, said = train("train_classifier", f"{CLASSIFIER} --num_epochs 0")
+    assert code == 2
+    assert "give --num_epochs N" in said
+
+
 def test_resuming_goes_on(train, tmp_path: Path) -> None:
     write(tmp_path / "data/demos.pkl", transitions("toy-single-fixed", 4))
     for script, words in (("train_offline", FEW), ("train_hybrid", IN_STEP)):
@@ -273,4 +299,17 @@ def test_an_interrupted_run_says_how_to_go_on(train, tmp_path: Path, monkeypatch
     assert train("train_offline", DEMOS) == (
         130,
         "train_offline: interrupted; out: saved step 3; go on with --resume\n",
+    )
+
+
+def test_a_disk_that_refuses_is_one_line(train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/progress.csv")
+
+    monkeypatch.setattr(train_offline, "train", refuses)
+    code, said = train("train_offline", DEMOS)
+    assert code == 2
+    assert said == (
+        "train_offline: error: [Errno 28] No space left on device: 'out/progress.csv'; look after the disk or the "
+        "permissions\n"
     )

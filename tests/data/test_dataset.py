@@ -257,3 +257,15 @@ def test_drawing_by_episode_gives_short_ones_the_same_chance(make_recording):
         assert np.array_equal(np.unique(of_long), np.arange(18))  # every start comes up
     assert shares[False] == pytest.approx(0.1, abs=0.03)
     assert shares[True] == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize("sampling", [Transitions(2, 0.9), Chunks(3)])
+def test_where_somebody_took_over_that_alone_was_demonstrated(make_recording, sampling):
+    recording = make_recording([(4, True, True), (3, False, False)])
+    assert all(batch.demonstrated is None for *_, batch in samples(dataset_of(recording), sampling))
+    policy_alone, corrected = recording.episodes
+    marked = replace(policy_alone, intervened=np.zeros(4, bool)), replace(corrected, intervened=np.arange(3) == 1)
+    dataset = dataset_of(replace(recording, episodes=marked))
+    found = {(one, step): bool(batch.demonstrated[at]) for one, step, at, batch in samples(dataset, sampling)}
+    assert found == {(one, step): one == 0 or step == 1 for one, step in found}
+    assert {(0, 3), (1, 0), (1, 1)} <= found.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -17,13 +18,14 @@ from lapwing.spec import Camera
 CAMERAS = (Camera("front", 4, 6), Camera("wrist", 4, 6))
 
 
-def part(file: int, label: list[int], name: str = "") -> Part:
-    """Frames whose first pixel is (file, row, camera)."""
+def part(file: int, label: list[int], episode: int = 0, recording: str = "") -> Part:
+    """Frames whose first pixel is (file, row, camera); the file is a recording of its own if none is named."""
     images = {}
     for number, camera in enumerate(CAMERAS):
         images[camera.name] = np.zeros((len(label), 4, 6, 3), np.uint8)
         images[camera.name][:, 0, 0] = [(file, row, number) for row in range(len(label))]
-    return Part(f"file_{file}.pkl", name or f"file_{file}.pkl", images, np.array(label, np.int8))
+    name = f"file_{file}.pkl"
+    return Part(name, name, recording or name, episode, images, np.array(label, np.int8))
 
 
 def whole(*parts: Part) -> LabelledFrames:
@@ -128,6 +130,31 @@ def test_files_stay_together_and_every_side_has_both_kinds(good, bad, fraction, 
     assert [*map(names, (again.train, again.calibration, again.test))] == [*map(names, sides)]
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from(["both", "success", "failure"]), min_size=1, max_size=14),
+       st.floats(0.05, 0.95), st.integers(0, 1000))  # fmt: skip
+def test_files_of_one_episode_stay_together(shown, fraction, seed):
+    kinds = {"both": (1, 0), "success": (1,), "failure": (0,)}
+    parts = [
+        part(2 * number + kind, [kind] * 2, recording=f"episode_{number}.pkl")
+        for number, one in enumerate(shown)
+        for kind in kinds[one]
+    ]
+    mixed, successes, failures = (shown.count(one) for one in kinds)
+    if mixed + min(successes, failures) < 3:  # no three sides of both kinds can be made of whole episodes
+        with suppress(DataError):
+            assert divide(parts, fraction, seed).unit == "stretch"
+        return
+    division = divide(parts, fraction, seed)
+    assert division.unit == "file"
+    sides = [division.train, division.calibration, division.test]
+    assert sum(map(len, sides)) == len(parts)
+    for side in sides:
+        assert set(np.concatenate([one.label for one in side])) == {0, 1}
+    recordings = [{one.part.recording for one in side} for side in sides]
+    assert sum(map(len, recordings)) == len(set.union(*recordings)) == len(shown)
+
+
 def test_another_seed_divides_otherwise():
     parts = [part(file, [file % 2] * 2) for file in range(20)]
     divisions = {frozenset(names(divide(parts, 0.8, seed).train)) for seed in range(5)}
@@ -141,7 +168,7 @@ def test_most_files_are_for_training_and_the_rest_is_halved():
 
 
 def test_a_lone_file_of_episodes_is_divided_by_episode():
-    parts = [part(0, [0, 0, 1], f"episode {index}") for index in range(5)]
+    parts = [part(0, [0, 0, 1], index) for index in range(5)]
     division = divide(parts, 0.6, 0)
     assert division.unit == "episode"
     assert [len(side) for side in (division.train, division.calibration, division.test)] == [3, 1, 1]

@@ -50,12 +50,23 @@ def both(write, tmp_path):
     return tmp_path / "success", tmp_path / "failure"
 
 
+def test_files_of_the_same_name_are_of_one_recording(both, write):
+    write("failure/a.pkl", [4])
+    files = read_labelled_files([both[0]], [both[1]])
+    assert [(part.name, part.recording) for part in files.parts] == [
+        ("success/a.pkl", "a.pkl"),
+        ("success/b.pkl", "b.pkl"),
+        ("failure/a.pkl", "a.pkl"),
+        ("failure/c.pkl", "c.pkl"),
+    ]
+
+
 def test_folders_label_their_files(both):
     files = read_labelled_files([both[0]], [both[1]])
     assert [(part.name, part.label.tolist()) for part in files.parts] == [
-        ("a.pkl", [1, 1]),
-        ("b.pkl", [1]),
-        ("c.pkl", [0, 0, 0]),
+        ("success/a.pkl", [1, 1]),
+        ("success/b.pkl", [1]),
+        ("failure/c.pkl", [0, 0, 0]),
     ]
     assert files.parts[0].images["wrist"][1, 0, 0].tolist() == [201] * 3
     assert [(one.name, one.height, one.width) for one in files.cameras] == [("front", 8, 8), ("wrist", 8, 8)]
@@ -93,7 +104,7 @@ def test_nothing_given_is_refused():
 
 def test_cameras_of_different_sizes_are_refused(both, write):
     other = write("failure_large.pkl", [7], size=16)
-    with pytest.raises(DataError, match=r"failure_large.pkl: camera 'front' is 16 x 16, in a.pkl it is 8 x 8"):
+    with pytest.raises(DataError, match=r"failure_large.pkl: camera 'front' is 16 x 16, in success/a.pkl it is 8 x 8"):
         read_labelled_files([both[0]], [both[1], other])
 
 

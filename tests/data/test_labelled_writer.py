@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from lapwing.data.formats.serl_labels import read_labelled
+from lapwing.data.labelled import divide
+from lapwing.data.labelled_files import read_labelled_files
 from lapwing.data.labelled_writer import write_labelled
 from lapwing.episode import Episode
 from lapwing.errors import DataError
@@ -35,17 +37,29 @@ def test_each_frame_is_in_the_folder_of_what_it_shows(tmp_path: Path, suffix: st
     read = {
         kind: {
             one.path.name: one.frames["front"][:, 0, 0, 0].tolist()
-            for one in read_labelled(tmp_path / "clf" / kind)  # the label comes from the name
+            for one in read_labelled(tmp_path / "clf" / kind)  # the label comes from the folder's name
             if (one.label == (kind == "success")).all()
         }
         for kind in ("success", "failure")
     }
-    assert read["success"] == {f"success_000000{suffix}": [3, 4], f"success_000002{suffix}": [22, 24]}
+    assert read["success"] == {f"episode_000000{suffix}": [3, 4], f"episode_000002{suffix}": [22, 24]}
     assert read["failure"] == {
-        f"failure_000000{suffix}": [0, 1, 2],
-        f"failure_000001{suffix}": [10, 11, 12],
-        f"failure_000002{suffix}": [20, 21, 23],
+        f"episode_000000{suffix}": [0, 1, 2],
+        f"episode_000001{suffix}": [10, 11, 12],
+        f"episode_000002{suffix}": [20, 21, 23],
     }
+
+
+def test_no_episode_is_on_two_sides_of_a_division(tmp_path: Path) -> None:
+    write_labelled(tmp_path / "clf", [episode([0, 0, 1, 1], first=10 * number) for number in range(12)], SPEC)
+    files = read_labelled_files([tmp_path / "clf" / "success"], [tmp_path / "clf" / "failure"])
+    division = divide(files.parts, 0.7, seed=0)
+    sides = [
+        {int(one.part.images["front"][0, 0, 0, 0]) // 10 for one in side}
+        for side in (division.train, division.calibration, division.test)
+    ]
+    assert list(map(len, sides)) == [8, 2, 2]
+    assert set.union(*sides) == set(range(12))
 
 
 def test_one_kind_alone_is_refused_and_nothing_stays(tmp_path: Path) -> None:

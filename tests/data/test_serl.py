@@ -282,6 +282,8 @@ def test_image_keys_choose_the_cameras(store: Store) -> None:
     assert read_recording(path, ReadOptions(image_keys=("wrist",))).spec.camera_names == ("wrist",)
     with pytest.raises(DataError, match=r"no image key 'front' in 'observations', found side, wrist, state"):
         read_recording(path, ReadOptions(image_keys=("front",)))
+    with pytest.raises(DataError, match=r"image key 'wrist' is named twice, expected each once"):
+        read_recording(path, ReadOptions(image_keys=("wrist", "side", "wrist")))
 
 
 def put(step: int, *keys: str, value: Any) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ def test_numbers_without_sense_are_refused(numbers: dict[str, float]) -> None:
 
 
 def test_an_expert_who_cannot_see_progress_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expert of this world cannot tell progress; choose a toy or panda world"):
+    with pytest.raises(ConfigError, match="expert of this world cannot tell progress; choose a toy, panda or two-arm-"):
         Intervened(Doing(np.zeros(1)), Doing(np.zeros(1)), budget=10)
 
 

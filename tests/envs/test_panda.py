@@ -350,6 +350,15 @@ def test_labelled_episodes_show_success_for_a_while(monkeypatch: pytest.MonkeyPa
         assert (episode.reward.sum() >= panda.LINGER // 2) if episode.success else not episode.reward.any()
 
 
+def test_labelled_episodes_without_cameras_are_the_same_and_tell_the_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Panda, "_draw", lambda self, camera: np.zeros((16, 16, 3), np.uint8))
+    drawn, blind = (list(islice(panda.labelled(16, 1, cameras), 2)) for cameras in (True, False))
+    for seen, known in zip(drawn, blind, strict=True):
+        np.testing.assert_allclose(known.state[:, :-3], seen.state, atol=1e-5)
+        lifted = known.state[1:, -1] - known.state[0, -1] > LIFTED
+        assert (lifted == (np.asarray(seen.reward) > 0)).all()
+
+
 def test_several_worlds_step_as_a_batch() -> None:
     worlds = make_world("panda-state", num=2)
     observation = worlds.reset([0, 1])

@@ -69,7 +69,7 @@ def observe(size: int = 4, seed: int = 0) -> Obs:
 
 def statistics(net: nn.Module) -> Iterator[Tensor]:
     for module in net.modules():
-        if isinstance(module, FrozenBatchNorm2d):
+        if isinstance(module, FrozenNorm):
             yield from (module.weight, module.bias, module.running_mean, module.running_var)
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms.functional import normalize
 
 from lapwing.batch import Obs
 from lapwing.errors import ConfigError
-from lapwing.nets.backbone import MAP_CHANNELS, RESNET_BLOCKS, resnet_body
+from lapwing.nets.backbone import MAP_CHANNELS, RESNET_BLOCKS, FrozenNorm, resnet_body
 from lapwing.nets.vision import ObsEncoder, Trunk, VisionConfig, count_parameters
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
@@ -150,7 +149,7 @@ def test_from_scratch_there_is_group_norm_and_no_batch_norm(encoder: Any, backbo
 def test_body_ends_in_a_map_that_keeps_places() -> None:
     body = resnet_body(RESNET_BLOCKS["resnet10"], 9, False, None)
     assert body(torch.zeros(2, 9, 84, 84)).shape == (2, MAP_CHANNELS, 3, 3)
-    assert not [m for m in body.modules() if isinstance(m, nn.AdaptiveAvgPool2d | FrozenBatchNorm2d)]
+    assert not [m for m in body.modules() if isinstance(m, nn.AdaptiveAvgPool2d | FrozenNorm)]
 
 
 @pytest.mark.parametrize("backbone", ["resnet10", "small"])

@@ -526,7 +526,7 @@ def test_round_trip_through_an_aloha_folder(dialect: str, tmp_path: Path, topics
         ([], "a ROS bag; say which topics are what: --topics"),
         (["--topics", "cobot_magic"], "no topic /camera_f/color/image_raw (stream cam_high); it has /follower, /front"),
         (["--topics", "absent.toml"], "absent.toml: no such map of topics"),
-        (["--topics", "cobot_magic", "--base", "off"], "--base and --image-layout say nothing of a ROS bag"),
+        (["--topics", "cobot_magic", "--base", "off"], "--mode and --image-keys say nothing of a ROS bag"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(

@@ -25,7 +25,7 @@ from lapwing.nets.backbone import BackboneConfig
 from lapwing.run.classification import Classification
 from lapwing.run.classifier import SuccessClassifier
 from lapwing.run.classifier_report import write_classifier_report
-from lapwing.run.label import label_recording, labels_path, write_labels
+from lapwing.run.label import expect_room, label_recording, labels_path, write_labels
 from lapwing.run.labelled_source import open_labelled
 from lapwing.run.options import TrainOptions
 from lapwing.run.policy import load_policy
@@ -236,8 +236,8 @@ def test_an_epoch_shows_the_larger_kind_once(paths, tmp_path):
     options = replace(OPTIONS, steps=0, epochs=1, batch_size=10)
     out = train_reward(fewer, tmp_path / "epoch", CONFIG, options)
     frames = json.loads((out / "data.json").read_text())["frames"]["train"]
-    assert frames == {"success": 60, "failure": 20}
-    assert (out / "checkpoints" / f"step-{12:08d}").exists()
+    assert frames == {"success": 40, "failure": 20}  # one of three with both kinds, one of two others
+    assert (out / "checkpoints" / f"step-{8:08d}").exists()
 
 
 def test_an_interrupted_step_has_no_threshold(run, paths, tmp_path):
@@ -317,6 +317,8 @@ def test_labels_are_not_overwritten_unasked(classifier, tmp_path):
     labels = label_recording(recorded(("ffs", True)), classifier, progress=False)
     with pytest.raises(DataError, match="labels are there already; choose another --out, or give --overwrite"):
         write_labels(path, labels)
+    with pytest.raises(DataError, match=r"nowhere/labels\.json: cannot be written \(no such folder\)"):
+        expect_room(tmp_path / "nowhere" / "labels.json", overwrite=False)
     assert path.read_text() == "mine"
     write_labels(path, labels, overwrite=True)
     assert read_sidecar(path)["episode_0"].success is True

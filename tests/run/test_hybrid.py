@@ -38,7 +38,7 @@ from lapwing.agents.sac import SacAgent, SacConfig
 from lapwing.data.formats.flat import FlatWriter
 from lapwing.data.normalize import Normalizer
 from lapwing.data.replay import ReplayBuffer
-from lapwing.errors import ConfigError, DataError, SpecError
+from lapwing.errors import CheckpointError, ConfigError, DataError, SpecError
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.run.checkpoint import linked_step, load_train_state
 from lapwing.run.episode_log import read_episodes
@@ -132,6 +132,17 @@ def test_the_first_steps_are_random_and_interventions_replace_the_action(train: 
     assert [one.num_steps for one in demo[:3]] == [4, 4, 4]
     assert sum(one.num_steps for one in demo[3:]) == counts.intervened
     assert all((one.action == 1).all() for one in demo[3:])
+
+
+def test_recorded_episodes_are_demonstrations_unless_somebody_took_over_in_them(train: Train, tmp_path: Path) -> None:
+    marks = np.zeros((3, 4), bool)
+    marks[1, 2:] = True
+    with FlatWriter(tmp_path / "marked.hdf5", line_spec()) as writer:
+        for episode, intervened in zip(demonstrations(), marks, strict=True):
+            writer.add(replace(episode, intervened=intervened))
+    run = train("run", data=tmp_path / "marked.hdf5", steps=1)
+    demonstrated = [one.intervened.tolist() for one in list(buffer(run, "demo").to_episodes())[:3]]
+    assert demonstrated == [[True] * 4, [False, False, True, True], [True] * 4]
 
 
 def test_both_rates_and_the_success_are_reported(train: Train) -> None:
@@ -248,6 +259,23 @@ def test_a_full_disk_while_saving_buffers_leaves_the_last_save(train: Train, tmp
     train("run", steps=6, resume=True, **often)
     assert linked_step(run, "last") == 6
     assert read_counts(run / "buffers").env_steps == len(buffer(run, "online", 500)) == 10 + 5 * 250
+
+
+def test_a_run_whose_counts_are_gone_is_not_begun_anew(train: Train) -> None:
+    run = train("run")
+    (run / "buffers" / "counts.json").unlink()
+    with pytest.raises(CheckpointError, match=r"counts\.json: missing or damaged"):
+        train("run", resume=True, steps=9)
+    assert len(buffer(run, "online")) == 15
+
+
+def test_a_run_killed_in_its_first_save_begins_with_the_demonstrations(train: Train) -> None:
+    run = train("run")
+    (run / "buffers" / "counts.json").unlink()
+    for link in ("last", "best"):
+        (run / "checkpoints" / link).unlink()
+    train("run", resume=True, steps=9)
+    assert read_counts(run / "buffers").env_steps == len(buffer(run, "online"))
 
 
 def test_demonstrations_of_another_robot_are_one_error(train: Train, tmp_path: Path) -> None:

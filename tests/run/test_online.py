@@ -221,8 +221,12 @@ def test_the_columns_say_what_the_world_said(tmp_path: Path) -> None:
     }  # fmt: skip
     lines = [json.loads(line) for line in one.log.read_text().splitlines()]
     assert lines == [
-        {"actor": 0, "env_step": step, "length": 4, "reward": 1.0, "success": True, "intervened": 2} for step in (4, 8)
-    ]
+        {
+            "actor": 0, "env_step": step, "length": 4, "reward": 1.0, "success": True, "intervened": 2,
+            "true_success": None,
+        }
+        for step in (4, 8)
+    ]  # fmt: skip
 
 
 def test_before_the_first_end_there_is_no_rate(tmp_path: Path) -> None:
@@ -247,7 +251,17 @@ def test_a_later_run_goes_on_with_counts_and_other_worlds(tmp_path: Path) -> Non
     assert later_begun == begun[3 : 3 + len(later_begun)]  # those of the fourth episode on, which the save did not have
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"env_steps": 1, "shares": {"x": {}}}', '{"shares": {}, "more": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"env_steps": 1, "shares": {"x": {}}}',
+        '{"shares": {}, "more": 1}',
+        '{"shares": {}, "env_steps": "many"}',
+        '{"shares": {"0": {"steps": -1}}}',
+    ],
+)
 def test_damaged_counts_are_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "counts.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"counts\.json: missing or damaged"):
@@ -290,6 +304,16 @@ def test_a_damaged_log_is_said(tmp_path: Path) -> None:
     (tmp_path / "episodes.jsonl").write_text('{"actor": 1}\n')
     with pytest.raises(CheckpointError, match=r"episodes\.jsonl: damaged"):
         read_episodes(tmp_path / "episodes.jsonl")
+
+
+def test_with_a_damaged_log_nothing_begins_and_the_buffers_can_be_saved(tmp_path: Path) -> None:
+    (tmp_path / "episodes.jsonl").write_text('{"actor": 1}\n')
+    one = Started(tmp_path, OnlineOptions(actors=0, training_starts=10))
+    with pytest.raises(CheckpointError, match=r"episodes\.jsonl: damaged"):
+        one.start()
+    one.collector.save(tmp_path / "buffers")
+    one.collector.close()
+    assert read_counts(tmp_path / "buffers") == Counts()
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_options_out_of_range_are_refused(name: str) -> None:
 
 
 def test_an_unknown_algorithm_is_refused(train_small: Train, tiny_flat: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="algorithm 'dqn' is unknown; choose one of lapo, act, bc"):
+    with pytest.raises(ConfigError, match="algorithm 'dqn' is unknown; choose one of lapo, act, iql, td3bc, bc, sac"):
         train_small("run", "dqn", config=object())
 
 

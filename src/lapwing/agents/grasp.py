@@ -34,9 +34,9 @@ def grasp_values(choice: Tensor, grippers: int) -> Tensor:
 class GraspCritic(nn.Module):
     """Feature -> the value of each choice of the grippers, [B, 3] of one, [B, 9] of two. One network, no ensemble."""
 
-    def __init__(self, features: int, grippers: int, hidden: Sequence[int]) -> None:
+    def __init__(self, features: int, grippers: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
-        self.net = tanh_mlp(features, hidden, WAYS**grippers)
+        self.net = tanh_mlp(features, hidden, WAYS**grippers, dropout)
 
     def forward(self, feature: Tensor) -> Tensor:
         return self.net(feature)  # type: ignore[no-any-return]

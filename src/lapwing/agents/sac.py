@@ -20,6 +20,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,13 +36,14 @@ from lapwing.agents.grasp import (
     grasp_target,
     grasp_values,
 )
+from lapwing.agents.value_range import diverged, value_metrics
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.gripper import grasp_axes
 from lapwing.nets.augment import random_shift
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.nets.distributions import SquashedGaussian, TanhGaussian
-from lapwing.nets.mlp import EnsembleMlp, tanh_mlp
+from lapwing.nets.mlp import EnsembleMlp, left_out, tanh_mlp
 from lapwing.nets.optim import gradient_step, track
 from lapwing.nets.spatial import SpatialEncoder
 from lapwing.spec import RobotSpec
@@ -73,7 +75,7 @@ class SacConfig:
     """Clamp the targets to the range of returns in the data."""
     stop_when_diverged: bool = True
     """Stop when the mean of Q has been further from that range than it is wide for a whole row of progress.csv."""
-    imitation: float = 1.0
+    imitation: float = 3.0
     """Weight of staying near demonstrated actions, beside Q scaled to a mean of 1; 0: plain SAC."""
     grasp_imitation: float = 1.0
     """Weight of the cross-entropy of demonstrated grasps."""
@@ -85,8 +87,10 @@ class SacConfig:
     """Actions drawn per state and kind for it."""
     grasp_epsilon: float = 0.0
     """Share of random grasps while exploring."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (256, 256, 256, 256)
     """Widths of the MLPs of actor and critics."""
+    dropout: float = 0.1
+    """Share of the units of policy and grasp critic that is left out while they learn."""
     lr: float = 3e-4
     """Learning rate of all networks."""
     random_shift: int = 4
@@ -99,6 +103,8 @@ class SacConfig:
         for name in ("discount", "tau", "grasp_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"sac: {name} is {getattr(self, name)}, expected a number from 0 to 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"sac: dropout is {self.dropout}, expected 0 or more and below 1")
         for name in ("n_step", "critics", "cta_ratio", "temperature", "conservative_actions", "lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"sac: {name} is {getattr(self, name)}, expected a positive number")
@@ -117,8 +123,8 @@ class SacConfig:
 
 PRESETS: dict[str, SacConfig] = {
     "product": SacConfig(),
-    "serl-notes": SacConfig(discount=0.95),
-    "hilserl": SacConfig(imitation=0.0, grasp_imitation=0.0, clip_targets=False),
+    "serl-notes": SacConfig(discount=0.95, imitation=1.0, hidden=(256, 256), dropout=0.0),
+    "hilserl": SacConfig(imitation=0.0, grasp_imitation=0.0, clip_targets=False, hidden=(256, 256), dropout=0.0),
 }
 
 
@@ -136,34 +142,38 @@ class SacAgent:
             raise ConfigError("sac: every action axis is a gripper, expected some of an arm; check the spec")
         features, width = self.encoder.feature_dim, config.hidden[-1]
         self.critic = EnsembleMlp(config.critics, features + len(self.moves), config.hidden, 1)
-        self.actor = nn.Sequential(tanh_mlp(features, config.hidden), TanhGaussian(width, len(self.moves)))
+        trunk = tanh_mlp(features, config.hidden, dropout=config.dropout)
+        self.actor = nn.Sequential(trunk, TanhGaussian(width, len(self.moves)))
         self.temperature = Temperature(config.temperature)
         self.networks = nn.ModuleDict(
             {"encoder": self.encoder, "critic": self.critic, "actor": self.actor, "temperature": self.temperature}
         )
         self.acting = nn.ModuleDict({"encoder": self.encoder, "actor": self.actor})
         if self.grasps:
-            self.networks["grasp"] = self.acting["grasp"] = GraspCritic(features, len(self.grasps), config.hidden)
+            grasp = GraspCritic(features, len(self.grasps), config.hidden, config.dropout)
+            self.networks["grasp"] = self.acting["grasp"] = grasp
         self.slow = [name for name in ("encoder", "critic", "grasp") if name in self.networks]
         for name in self.slow:
             self.networks[f"target_{name}"] = copy.deepcopy(self.networks[name]).requires_grad_(False)
         self.target_encoder: SpatialEncoder = self.networks["target_encoder"]  # type: ignore[assignment]
         if self.encoder.frozen:  # the same for ever
             self.target_encoder.backbone = self.encoder.backbone
+        self.networks.eval()  # everything but what learns with units left out, and while it does
         entropy = config.target_entropy
         self.target_entropy = -spec.action_dim / 2 if entropy is None else entropy
-        self.value_low, self.value_high = facts.returns
+        self.returns = facts.returns
         self.updates = 0
         self._actor_metrics: Metrics = {}
-        self._make_optimizers()
 
     @property
     def sampling(self) -> Sampling:
         return Transitions(self.config.n_step, self.config.discount)
 
-    def _make_optimizers(self) -> None:
+    @cached_property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Made when first asked for: an actor has no use for them, and PyTorch's take seconds to import."""
         learning = [one for name in self.slow for one in self.networks[name].parameters() if one.requires_grad]
-        self.optimizers = {
+        return {
             "critic": torch.optim.Adam(learning, lr=self.config.lr, fused=True),
             "actor": torch.optim.Adam(self.actor.parameters(), lr=self.config.lr, fused=True),
             "temperature": torch.optim.Adam(self.temperature.parameters(), lr=self.config.lr, fused=True),
@@ -172,7 +182,6 @@ class SacAgent:
     def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
         """Move to `device`. bf16 and compilation serve the image encoder alone."""
         self.networks.to(device)
-        self._make_optimizers()
         for encoder in (self.encoder, self.target_encoder):
             encoder.autocast = torch.bfloat16 if bf16 else None
             if compiled:
@@ -209,7 +218,7 @@ class SacAgent:
         target = self._target(batch, next_feature, target_feature)
         q = self.q(feature, moved)
         loss = critic_loss(q, target)
-        metrics = {"critic_loss": loss.detach(), **self._value_metrics(q.detach())}
+        metrics = {"critic_loss": loss.detach(), **self._value_metrics(q)}
         if self.config.conservative > 0:
             gap = self._conservative(batch, feature, next_feature, q)
             loss = loss + self.config.conservative * gap
@@ -221,20 +230,10 @@ class SacAgent:
         return metrics
 
     def _value_metrics(self, q: Tensor) -> Metrics:
-        """What the critics say [E, B] of the data's actions, and how that lies to the range of returns in the data.
-
-        Sound values of returns at its edge lie a little outside: only beyond a tenth of its width do they count.
-        """
-        middle, half = (self.value_high + self.value_low) / 2, (self.value_high - self.value_low) / 2
-        mean = q.mean()
-        metrics = {
-            "q_mean": mean,
-            "q_min": q.min(),
-            "q_max": q.max(),
-            "q_out_of_range": ((q - middle).abs() > 1.2 * half).float().mean(),
-        }
+        """What the critics say [E, B] of the data's actions, and whether that has left the range of returns far."""
+        metrics = value_metrics(q, self.returns)
         if self.config.stop_when_diverged:
-            metrics["q_diverged"] = ((mean - middle).abs() > 3 * half).float()
+            metrics["q_diverged"] = diverged(q, self.returns)
         return metrics
 
     @torch.no_grad()
@@ -248,19 +247,20 @@ class SacAgent:
         if self.config.backup_entropy:
             value = value - self.temperature().detach() * log_prob
         target = batch.reward + batch.discount * value
-        return target.clamp(self.value_low, self.value_high) if self.config.clip_targets else target
+        return target.clamp(*self.returns) if self.config.clip_targets else target
 
     def _grasp_loss(
         self, batch: Batch, feature: Tensor, next_feature: Tensor, target_feature: Tensor
     ) -> tuple[Tensor, Metrics]:
         """Equation (3): double DQN, and the cross-entropy of what was recorded."""
         taken = grasp_class(batch.action[:, 0], self.grasps)
-        q = self.networks["grasp"](feature)
+        with left_out(self.networks["grasp"]):
+            q = self.networks["grasp"](feature)
         with torch.no_grad():
             online, slow = self.networks["grasp"](next_feature), self.networks["target_grasp"](target_feature)
             target = grasp_target(batch.reward, batch.grasp_penalty, batch.discount, online, slow)
             if self.config.clip_targets:
-                target = target.clamp(max=self.value_high)
+                target = target.clamp(max=self.returns[1])
         loss = grasp_loss(q, taken, target)
         metrics = {"grasp_loss": loss.detach(), "grasp_accuracy": (q.argmax(-1) == taken).float().mean()}
         if self.config.grasp_imitation > 0:
@@ -288,7 +288,8 @@ class SacAgent:
 
     def _step_actor(self, batch: Batch, feature: Tensor, policy_feature: Tensor) -> Metrics:
         """Equations (4) and (5). The critics judge by `feature`, which nothing was dropped from."""
-        policy = self.policy(policy_feature)
+        with left_out(self.actor):
+            policy = self.policy(policy_feature)
         action, log_prob = policy.sample()
         self.critic.requires_grad_(False)
         q = self.q(feature, action).mean(0)

@@ -6,17 +6,21 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import tyro
 
 from lapwing.agents import act as act_algorithm
+from lapwing.agents import iql as iql_algorithm
 from lapwing.agents import lapo as lapo_algorithm
 from lapwing.agents import sac as sac_algorithm
+from lapwing.agents import td3bc as td3bc_algorithm
 from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
+from lapwing.agents.iql import IqlConfig
 from lapwing.agents.lapo import LapoConfig
 from lapwing.agents.sac import SacConfig
+from lapwing.agents.td3bc import Td3BcConfig
 from lapwing.commands.flags import parse
 from lapwing.errors import ConfigError
 from lapwing.run.checkpoint import config_from_json, find_checkpoint, linked_step, load_config
@@ -26,68 +30,26 @@ from lapwing.run.ranks import read_ranks
 from lapwing.run.report import write_report
 from lapwing.run.train import train
 
+Config = TypeVar("Config")
+Preset = TypeVar("Preset")
+NoPreset = tyro.conf.Suppress[None]
+PaperPreset = Literal["product", "original"]
 LapoPreset = Literal["product", "documents", "original"]
 SacPreset = Literal["product", "serl-notes", "hilserl"]
 ActPreset = Literal["product", "original", "cobot-magic"]
 
 
 @dataclass(frozen=True)
-class TrainLapo:
-    """Train LAPO on a recording. A resumed run keeps its settings; only --steps may grow."""
+class Train(Generic[Config, Preset]):
+    """Train on a recording. A resumed run keeps its settings; only --steps may grow."""
 
     data: tyro.conf.Positional[Path]
     """The recording."""
     out: Path
     """The run directory to make."""
     options: TrainOptions
-    config: LapoConfig
-    preset: LapoPreset = "product"
-    """Where the algorithm's settings start from; flags go on top."""
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the run at --out, from its last checkpoint."""
-
-
-@dataclass(frozen=True)
-class TrainAct:
-    """Train ACT on a recording. A resumed run keeps its settings; only --steps may grow."""
-
-    data: tyro.conf.Positional[Path]
-    """The recording."""
-    out: Path
-    """The run directory to make."""
-    options: TrainOptions
-    config: ActConfig
-    preset: ActPreset = "product"
-    """Where the algorithm's settings start from; flags go on top."""
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the run at --out, from its last checkpoint."""
-
-
-@dataclass(frozen=True)
-class TrainBc:
-    """Train by behaviour cloning on a recording. A resumed run keeps its settings; only --steps may grow."""
-
-    data: tyro.conf.Positional[Path]
-    """The recording."""
-    out: Path
-    """The run directory to make."""
-    options: TrainOptions
-    config: BcConfig
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the run at --out, from its last checkpoint."""
-
-
-@dataclass(frozen=True)
-class TrainSac:
-    """Train SAC on recorded demonstrations alone. A resumed run keeps its settings; only --steps may grow."""
-
-    data: tyro.conf.Positional[Path]
-    """The recording."""
-    out: Path
-    """The run directory to make."""
-    options: TrainOptions
-    config: SacConfig
-    preset: SacPreset = "product"
+    config: Config
+    preset: Preset
     """Where the algorithm's settings start from; flags go on top."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run at --out, from its last checkpoint."""
@@ -95,39 +57,42 @@ class TrainSac:
 
 def lapo(args: Sequence[str]) -> int:
     """`lapwing train lapo`"""
-    return _train_preset("lapo", args, TrainLapo, LapoConfig, lapo_algorithm.PRESETS)
+    return _train("lapo", args, Train[LapoConfig, LapoPreset], LapoConfig, lapo_algorithm.PRESETS)
+
+
+def iql(args: Sequence[str]) -> int:
+    """`lapwing train iql`"""
+    return _train("iql", args, Train[IqlConfig, PaperPreset], IqlConfig, iql_algorithm.PRESETS)
+
+
+def td3bc(args: Sequence[str]) -> int:
+    """`lapwing train td3bc`"""
+    return _train("td3bc", args, Train[Td3BcConfig, PaperPreset], Td3BcConfig, td3bc_algorithm.PRESETS)
 
 
 def act(args: Sequence[str]) -> int:
     """`lapwing train act`"""
-    return _train_preset("act", args, TrainAct, ActConfig, act_algorithm.PRESETS)
+    return _train("act", args, Train[ActConfig, ActPreset], ActConfig, act_algorithm.PRESETS)
 
 
 def sac(args: Sequence[str]) -> int:
     """`lapwing train sac`"""
-    return _train_preset("sac", args, TrainSac, SacConfig, sac_algorithm.PRESETS)
+    return _train("sac", args, Train[SacConfig, SacPreset], SacConfig, sac_algorithm.PRESETS)
 
 
 def bc(args: Sequence[str]) -> int:
     """`lapwing train bc`"""
-    options, config = resumed(args, BcConfig)
-    default = TrainBc(tyro.MISSING, tyro.MISSING, options, config or BcConfig())
-    command = parse(TrainBc, args, "lapwing train bc", default)
-    return _train("bc", command)
+    return _train("bc", args, Train[BcConfig, NoPreset], BcConfig, {})
 
 
-def _train_preset(
-    algorithm: str, args: Sequence[str], kind: type[Any], config_kind: type[Any], presets: Mapping[str, Any]
-) -> int:
+def _train(algorithm: str, args: Sequence[str], kind: Any, config_kind: type[Any], presets: Mapping[str, Any]) -> int:
+    """`kind`: a `Train` of this algorithm's settings and of the names in `presets`."""
     options, config = resumed(args, config_kind)
     preset = glance(args).preset
     if config is None or preset is not None:
-        config = presets.get(preset or "product", presets["product"])
-    default = kind(tyro.MISSING, tyro.MISSING, options, config)
-    return _train(algorithm, parse(kind, args, f"lapwing train {algorithm}", default))
-
-
-def _train(algorithm: str, command: TrainLapo | TrainAct | TrainSac | TrainBc) -> int:
+        config = presets.get(preset or "product", config_kind())  # an unknown name is refused below
+    default = Train(tyro.MISSING, tyro.MISSING, options, config, "product" if presets else None)
+    command = parse(kind, args, f"lapwing train {algorithm}", default)
     run = train(command.data, command.out, algorithm, command.config, command.options, command.resume)
     if not read_ranks().is_first:
         return 0

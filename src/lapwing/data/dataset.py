@@ -74,7 +74,8 @@ class Dataset:
         self.has_reward = all(episode.reward is not None for episode in chosen)
         self.has_grasp_penalty = any(episode.grasp_penalty is not None for episode in chosen)
         self._state = np.concatenate([episode.state for episode in chosen])
-        self._action = np.concatenate([_one_per_row(episode) for episode in chosen])
+        self._action = np.concatenate([_one_per_row(episode, episode.action) for episode in chosen])
+        self._demonstrated = np.concatenate([_one_per_row(episode, episode.demonstrated) for episode in chosen])
         lengths = np.array([episode.num_rows for episode in chosen])
         self._first_row = lengths.cumsum() - lengths
         self._store_row = np.repeat(frames.row_of_episode[list(self.episodes)] - self._first_row, lengths)
@@ -189,6 +190,7 @@ class Dataset:
             mc_return=torch.from_numpy(samples.mc_return[picks]),
             next_obs=obs[1] if len(obs) > 1 else None,
             grasp_penalty=torch.from_numpy(samples.grasp_penalty[picks]) if self.has_grasp_penalty else None,
+            demonstrated=None if self._demonstrated.all() else torch.from_numpy(self._demonstrated[row]),
         )
 
     def _observe(self, groups: Sequence[Array]) -> list[Obs]:
@@ -220,9 +222,10 @@ def _picking(samples: _Samples, sampling: FromEpisodes) -> Callable[[np.random.G
     return pick
 
 
-def _one_per_row(episode: Episode) -> Array:
-    """The actions, the last repeated where an observation follows it, so that rows number both."""
-    return episode.action[np.minimum(np.arange(episode.num_rows), episode.num_steps - 1)]
+def _one_per_row(episode: Episode, of_steps: Array) -> Array:
+    """What each step has, the last repeated where an observation follows it, so that rows number both."""
+    rows: Array = of_steps[np.minimum(np.arange(episode.num_rows), episode.num_steps - 1)]
+    return rows
 
 
 def _episode_samples(episode: Episode, reward: Array, first: int, sampling: FromEpisodes) -> tuple[Array, ...]:

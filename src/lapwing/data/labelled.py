@@ -1,6 +1,6 @@
 """Frames that show success and frames that do not, and balanced batches of them.
 
-Reading them is labelled_files.py's; this file divides it by file and draws from it.
+Reading them is labelled_files.py's; this file divides it by recording and draws from it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ _SUCCESS, _FAILURE = 1, 0
 class Part:
     """Frames of one episode, or of one file that knows no episodes. label: int8 [N], 1 where they show success.
 
-    images: camera -> uint8 [N, H, W, 3], indexed with rows int64 [b].
+    images: camera -> uint8 [N, H, W, 3], indexed with rows int64 [b]; recording: what parts of the same recording
+    share, which may be in several files; episode: its number there.
     """
 
     file: str
     name: str
+    recording: str
+    episode: int
     images: Mapping[str, Frames]
     label: Array
 
@@ -174,7 +177,8 @@ class Division:
 
 
 def divide(parts: Sequence[Part], train_fraction: float, seed: int) -> Division:
-    """Divide at random by file; by episode, then by stretches of rows, where that leaves a side without a kind.
+    """Divide at random by file, those of one recording together; where that leaves a side without a kind, by episode,
+    then by stretches of rows.
 
     What is not for training is halved between calibration and test. Raises ConfigError for a fraction that holds
     nothing out, DataError where there are too few frames of a kind.
@@ -202,11 +206,13 @@ def _has_both(side: Sequence[Stretch]) -> bool:
 def _units(parts: Sequence[Part]) -> Iterator[tuple[Unit, list[list[Stretch]]]]:
     """Groups of rows that stay together, ever smaller."""
     whole = [Stretch(part, np.arange(len(part.label))) for part in parts]
-    files: dict[str, list[Stretch]] = {}
+    recordings: dict[str, list[Stretch]] = {}
+    episodes: dict[tuple[str, int], list[Stretch]] = {}
     for one in whole:
-        files.setdefault(one.part.file, []).append(one)
-    yield "file", list(files.values())
-    yield "episode", [[one] for one in whole]
+        recordings.setdefault(one.part.recording, []).append(one)
+        episodes.setdefault((one.part.recording, one.part.episode), []).append(one)
+    yield "file", list(recordings.values())
+    yield "episode", list(episodes.values())
     yield (
         "stretch",
         [[Stretch(one.part, rows)] for one in whole for rows in np.array_split(one.rows, STRETCHES) if len(rows)],
@@ -214,14 +220,19 @@ def _units(parts: Sequence[Part]) -> Iterator[tuple[Unit, list[list[Stretch]]]]:
 
 
 def _assign(groups: Sequence[list[Stretch]], fraction: float, random: np.random.Generator) -> list[list[Stretch]]:
-    """Training, calibration and test; groups with success and groups without are dealt out apart."""
+    """Training, calibration and test, both kinds in each wherever that can be had.
+
+    Groups of both kinds, of success alone and of failure alone are dealt out apart. Of fewer than three with both kinds
+    test gets the first and calibration the second: groups of one kind, dealt to training first, fill the other sides.
+    """
     sides: list[list[Stretch]] = [[], [], []]
-    shows_success = [any((one.label == _SUCCESS).any() for one in group) for group in groups]
-    for kind in (True, False):
-        members = [group for group, shows in zip(groups, shows_success, strict=True) if shows is kind]
-        order = random.permutation(len(members))
-        training = max(1, min(round(fraction * len(members)), len(members) - 2))
-        middle = training + (len(members) - training + 1) // 2
+    shown = [set(np.concatenate([one.label for one in group]).tolist()) for group in groups]
+    for kinds in ({_SUCCESS, _FAILURE}, {_SUCCESS}, {_FAILURE}):
+        members = [group for group, shows in zip(groups, shown, strict=True) if shows == kinds]
+        order, count = random.permutation(len(members)), len(members)
+        least = int(count > 2 or len(kinds) == 1)
+        training = max(least, min(round(fraction * count), count - 2))
+        middle = training + (count - training + least) // 2
         for side, chosen in zip(sides, (order[:training], order[training:middle], order[middle:]), strict=True):
             side += [one for index in sorted(chosen.tolist()) for one in members[index]]
     return sides

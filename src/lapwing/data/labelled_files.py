@@ -44,11 +44,14 @@ def read_labelled_files(
 ) -> LabelledFiles:
     """Read files or folders of successes and of failures, and recordings, whose rewarded steps lead to success.
 
+    Files of the same name, as a success and a failure have that come of one episode, count as one recording.
     options.image_keys: the cameras to keep, none for all; size: pixels to bring all frames to, None for the recorded
     size. Raises DataError when a folder is empty, or cameras are missing or of different sizes.
     """
     parts = [
-        Part(str(one.path), one.path.name, one.frames, one.label)
+        Part(
+            str(one.path), f"{one.path.absolute().parent.name}/{one.path.name}", one.path.name, 0, one.frames, one.label
+        )
         for label, paths in ((1, success), (0, failure))
         for path in paths
         for one in read_labelled(path, label, options.image_keys)
@@ -132,7 +135,8 @@ def _episodes(
         images: dict[str, Frames] = {
             camera.name: _StoredRows(store, camera, first, episode.num_rows) for camera in store.cameras
         }
-        parts.append(Part(str(recording.path), f"{recording.path.name}, episode {index}", images, label))
+        name = f"{recording.path.name}, episode {index}"
+        parts.append(Part(str(recording.path), name, str(recording.path), index, images, label))
     notes = list(recording.notes)
     if unseen:
         notes.append(

@@ -20,6 +20,7 @@ KINDS = ("failure", "success")
 def write_labelled(folder: Path, episodes: Iterable[Episode], spec: RobotSpec, suffix: str = ".pkl") -> tuple[int, int]:
     """Write FOLDER/success and FOLDER/failure, in each a file for every episode that shows such frames.
 
+    Both files of an episode have the same name, so that they stay together where frames are divided.
     A frame shows success where the step before it was rewarded. Returns how many show success, and how many do not.
     FOLDER appears when all went well. Raises DataError when it exists, cannot be written, or one kind is missing.
     """
@@ -36,7 +37,7 @@ def write_labelled(folder: Path, episodes: Iterable[Episode], spec: RobotSpec, s
                 rows = np.flatnonzero(shown == label)
                 counts[label] += len(rows)
                 if len(rows):
-                    write_serl(draft / kind / f"{kind}_{number:06d}{suffix}", list(_stretches(episode, rows)), spec)
+                    write_serl(draft / kind / f"episode_{number:06d}{suffix}", list(_stretches(episode, rows)), spec)
         if not all(counts):
             raise DataError(f"{folder}: {counts[1]} frames show success, {counts[0]} do not, expected both; draw more")
         draft.rename(folder)

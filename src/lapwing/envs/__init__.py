@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lapwing.env import ActionSource, BatchEnv, Env, Sequential, Single
-from lapwing.episode import Episode
+from lapwing.episode import Array, Episode
 from lapwing.errors import WorldError
 from lapwing.spec import RobotSpec
 
@@ -24,6 +24,7 @@ REACH_WORLDS: dict[str, tuple[Literal["single", "dual"], Literal["fixed", "learn
     "toy-dual-learned": ("dual", "learned"),
 }
 PANDA_WORLDS = ("panda", "panda-state")
+LIFT_WORLDS = ("two-arm-lift", "two-arm-lift-state")
 D4RL_DATA = {
     "pointmaze-umaze": "maze2d-umaze-v1",
     "pointmaze-medium": "maze2d-medium-v1",
@@ -55,6 +56,8 @@ World = Literal[
     "door",
     "hopper",
     "halfcheetah",
+    "two-arm-lift",
+    "two-arm-lift-state",
 ]
 WORLDS: tuple[str, ...] = get_args(World)
 
@@ -84,6 +87,10 @@ def make_world(name: str, num: int = 1, size: int | None = None) -> BatchEnv:
         from lapwing.envs.gym_state import GymState
 
         return Sequential([GymState(name) for _ in range(num)])
+    if name in LIFT_WORLDS:
+        from lapwing.envs.two_arm_lift import TwoArmLift
+
+        return Sequential([TwoArmLift(not name.endswith(STATE), size) for _ in range(num)])
     if mode := _reach_mode(name):
         from lapwing.envs.reach import Reach
 
@@ -102,7 +109,7 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
     """A world and its scripted operator, who sees what no policy does. Raises WorldError.
 
     The operator's luck depends on the seed of its `reset` alone. Reset amid an episode it goes on from there: in the
-    toy and panda worlds it looks before every step; in the others it plans from where the arms and things then are.
+    aloha worlds it plans from where the arms and things then are; in the others it looks before every step.
     """
     size = own_size(name) if size is None else size
     if name in PANDA_WORLDS:
@@ -115,6 +122,11 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
         from lapwing.envs.maze import PointMaze
 
         return Single(PointMaze(maze)), maze_expert.Expert(maze, _maze_noise(quality))
+    if name in LIFT_WORLDS:
+        from lapwing.envs import two_arm_lift, two_arm_lift_expert
+
+        pair = two_arm_lift.TwoArmLift(not name.endswith(STATE), size)
+        return pair, two_arm_lift_expert.Expert(pair.physics, _lift_quality(quality))
     _expect_operator(name)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
@@ -134,6 +146,27 @@ def make_expert_world(name: str, *, quality: Quality, size: int | None = None) -
     return world, aloha.Expert(world, task, style)
 
 
+def make_drawn_world(name: str, size: int | None = None) -> tuple[Env, Callable[[], Array] | None]:
+    """A world and, where it has no cameras, what draws it for a person: uint8 [H, W, 3]. Raises WorldError."""
+    if name in PANDA_WORLDS and name.endswith(STATE):
+        from lapwing.envs import panda, picture
+
+        arm = panda.Panda(cameras=False)
+        return arm, picture.drawing(arm.physics.model, arm.physics.data, "front")
+    if name in LIFT_WORLDS and name.endswith(STATE):
+        from lapwing.envs import picture, two_arm_lift, two_arm_lift_spec
+
+        pair = two_arm_lift.TwoArmLift(cameras=False)
+        return pair, picture.drawing(pair.physics.model, pair.physics.data, two_arm_lift_spec.CAMERAS["front"])
+    mode = _reach_mode(name)
+    if mode is None or not name.endswith(STATE):
+        return Single(make_world(name, 1, size)), None
+    from lapwing.envs import picture, reach
+
+    table = reach.Reach(mode, 1, None)
+    return Single(table), picture.table_drawing(table)
+
+
 def world_spec(name: str, size: int | None = None) -> RobotSpec:
     """The robot of a world, without starting it. Raises WorldError."""
     size = own_size(name) if size is None else size
@@ -149,6 +182,10 @@ def world_spec(name: str, size: int | None = None) -> RobotSpec:
         from lapwing.envs import gym_state
 
         return gym_state.spec(name)
+    if name in LIFT_WORLDS:
+        from lapwing.envs import two_arm_lift_spec
+
+        return two_arm_lift_spec.spec(not name.endswith(STATE), size)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
 
@@ -174,6 +211,10 @@ def sample_world(name: str, *, quality: Quality, size: int | None = None, seed: 
         from lapwing.envs import maze_expert
 
         return maze_expert.demonstrations(maze, _maze_noise(quality), seed)
+    if name in LIFT_WORLDS:
+        from lapwing.envs import two_arm_lift
+
+        return two_arm_lift.demonstrations(not name.endswith(STATE), _lift_quality(quality), size, seed)
     _expect_operator(name)
     if mode := _reach_mode(name):
         from lapwing.envs import reach
@@ -258,3 +299,9 @@ def _panda_quality(quality: Quality) -> Literal["mixed", "expert", "noisy"]:
     if quality == "human":
         raise WorldError("quality 'human' belongs to the toy world; choose mixed, expert or noisy")
     return quality
+
+
+def _lift_quality(quality: Quality) -> Literal["expert", "noisy"]:
+    if quality in ("expert", "noisy"):
+        return quality
+    raise WorldError(f"quality {quality!r} is not there in the two-arm-lift world; choose expert or noisy")

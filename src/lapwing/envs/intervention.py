@@ -44,7 +44,7 @@ class Intervened:
             )
         if not isinstance(expert, Watching):
             raise ConfigError(
-                "intervention: the expert of this world cannot tell progress; choose a toy or panda world"
+                "intervention: the expert of this world cannot tell progress; choose a toy, panda or two-arm-lift world"
             )
         self._policy, self._expert, self._eye = policy, expert, expert
         self._patience, self._steps, self._gain = patience, steps, gain

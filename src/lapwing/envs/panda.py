@@ -98,12 +98,13 @@ def demonstrations(cameras: bool, quality: Quality, size: int = 128, seed: int =
             yield episode
 
 
-def labelled(size: int = 128, seed: int = 0) -> Iterator[Episode]:
+def labelled(size: int = 128, seed: int = 0, cameras: bool = True) -> Iterator[Episode]:
     """Mixed episodes for a success classifier: rewarded is each step after which the block is lifted.
 
     After a success the operator goes on for some steps, unsteadily, or there would be one frame of success an episode.
+    Without cameras the same episodes tell in their state where the block was.
     """
-    return _demonstrations(True, "mixed", size, seed, LINGER)
+    return _demonstrations(cameras, "mixed", size, seed, LINGER)
 
 
 def _demonstrations(cameras: bool, quality: Quality, size: int, seed: int, linger: int) -> Iterator[Episode]:

@@ -3,6 +3,9 @@
 Pixels are normalised here, per camera, so that training, evaluation and the robot cannot differ. Pretrained trunks
 keep frozen BatchNorm; trunks trained from scratch use GroupNorm; plain BatchNorm never appears, because a critic's
 value must not depend on the other samples of a batch.
+
+torchvision is imported where a ResNet is built and not before: it takes as long as PyTorch itself, and an actor that
+sees no images, or sees them with the small backbone, starts without it.
 """
 
 from __future__ import annotations
@@ -11,15 +14,17 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.ops import FrozenBatchNorm2d
 
 from lapwing.errors import ConfigError
 from lapwing.nets.pretrained import Backbone, Norm, load_resnet, resolve_weights
 from lapwing.spec import Camera
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -145,17 +150,30 @@ def resnet_body(
 
 
 def _resnet(blocks: Sequence[int], frozen: bool, pretrained: Mapping[str, Tensor] | None) -> ResNet:
+    from torchvision.models.resnet import BasicBlock, ResNet
+
     net = ResNet(BasicBlock, list(blocks), norm_layer=FrozenNorm if frozen else partial(_group_norm))
     if pretrained is not None:
         load_resnet(net, pretrained)
     return net
 
 
-class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
-    """Frozen BatchNorm as one multiply-add in the number format of its input.
+class FrozenNorm(nn.Module):
+    """BatchNorm with fixed statistics, as one multiply-add in the number format of its input [B, channels, H, W].
 
     torchvision's multiplies and adds apart, and turns bf16 into fp32: the whole backbone takes 1.5 times as long.
     """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((channels,), value))
+        self.eps = 1e-5  # BatchNorm2d's, with which the pretrained weights were trained
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight * (self.running_var + self.eps).rsqrt()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -36,6 +37,16 @@ def tanh_mlp(inputs: int, hidden: Sequence[int], outputs: int | None = None, dro
     if outputs is not None:
         layers.append(xavier_linear(inputs, outputs))
     return nn.Sequential(*layers)
+
+
+@contextmanager
+def left_out(net: nn.Module) -> Iterator[None]:
+    """Dropout acts within; before and after, all of `net` speaks."""
+    net.train()
+    try:
+        yield
+    finally:
+        net.eval()
 
 
 def xavier_linear(inputs: int, outputs: int) -> nn.Linear:

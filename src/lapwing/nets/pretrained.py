@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
 
 from lapwing.errors import ConfigError
 
@@ -53,6 +52,8 @@ def _imagenet(backbone: Backbone, required: bool) -> Mapping[str, Tensor] | None
         reason = f"there are no ImageNet weights for backbone {backbone!r}"
     else:
         try:
+            from torchvision.models import ResNet18_Weights
+
             state: Mapping[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
             return state
         except Exception as error:  # the download can fail in many ways; each means the same here

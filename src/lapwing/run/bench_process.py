@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -109,6 +110,16 @@ def in_columns(lines: Sequence[Sequence[str]]) -> str:
         )
         for line in lines
     )
+
+
+def spread(values: Sequence[float], unit: str = "") -> tuple[str, str]:
+    """The median and, in brackets, the lowest and the highest, three digits that count each."""
+    middle, low, high = (_three_digits(value) for value in (median(values), min(values), max(values)))
+    return f"{middle}{unit}", f"({low}-{high})"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def where(device: torch.device, threads: int) -> str:

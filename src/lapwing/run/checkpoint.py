@@ -17,13 +17,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lapwing.agent import Agent, Learner, RewardFacts
+from lapwing.agent import Agent, Learner, RewardFacts, acts
 from lapwing.agents import ALGORITHMS, build_agent
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import CheckpointError, LapwingError, SpecError
@@ -39,7 +39,7 @@ def save_checkpoint(
     algorithm: str,
     config: Mapping[str, Any],
     facts: RewardFacts,
-    agent: Agent,
+    agent: Learner,
     spec: RobotSpec,
     normalizer: Normalizer,
     train_state: Mapping[str, Any],
@@ -78,9 +78,9 @@ def load_acting(path: Path, device: str | torch.device = "cpu") -> tuple[Agent, 
     Raises CheckpointError when a file is missing, damaged or of another program, or when it does not act.
     """
     agent, spec, normalizer, meta = load_learner(path, device)
-    if not hasattr(agent, "act"):
+    if not acts(agent):
         raise CheckpointError(f"{path}: a success classifier, expected a policy; choose another run")
-    return cast(Agent, agent), spec, normalizer, meta
+    return agent, spec, normalizer, meta
 
 
 def load_learner(
@@ -144,7 +144,7 @@ def load_config(path: Path, kind: type[Any]) -> Any:
     raise CheckpointError(f"{path}: is of algorithm {meta['algorithm']!r}; choose a checkpoint of the one you train")
 
 
-def take_weights(agent: Agent, path: Path) -> None:
+def take_weights(agent: Learner, path: Path) -> None:
     """Set all networks of a fresh `agent` to those of a checkpoint; optimisers begin anew.
 
     Raises CheckpointError naming the first tensor that does not fit.

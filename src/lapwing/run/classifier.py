@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,6 +61,13 @@ class SuccessClassifier:
     def threshold(self) -> float:
         """The probability from which on it decides for success."""
         return float(probabilities(np.array(self._threshold), self._temperature))
+
+    def fingerprint(self) -> str:
+        """Of weights, temperature, threshold and cameras, not of the place: a moved run is the same classifier."""
+        digest = hashlib.sha256(repr((self.spec.cameras, self._threshold)).encode())
+        for name, tensor in sorted(self._agent.acting.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def predict_success(self, observation: Observation | Mapping[str, Any]) -> tuple[Any, Any]:
         """(probability, decision): a float and a bool, or float64 [B] and bool [B] for a batch of observations.

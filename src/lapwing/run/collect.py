@@ -55,9 +55,10 @@ class Share:
 
 
 class Chooser(Protocol):
-    """A source of actions that says whose the last one was."""
+    """A source of actions that says, right after a call, whether another than the policy chose it."""
 
-    intervening: bool
+    @property
+    def intervening(self) -> bool: ...
 
     def reset(self, seed: int) -> Meta: ...
 
@@ -67,7 +68,7 @@ class Chooser(Protocol):
 class RandomActions:
     """Actions drawn evenly between `low` and `high`, physical float32 [A] each, for the first `steps`; then `source`.
 
-    What is drawn depends on the seeds given here alone.
+    Somebody who has taken over already acts at once. What is drawn depends on the seeds given here alone.
     """
 
     def __init__(self, source: Chooser, low: Array, high: Array, steps: int, seeds: tuple[int, ...]) -> None:
@@ -80,7 +81,7 @@ class RandomActions:
         return self._source.reset(seed)
 
     def __call__(self, observation: Observation, /) -> Array | None:
-        if self._left > 0:
+        if self._left > 0 and not self._source.intervening:
             self._left -= 1
             self.intervening = False
             drawn: Array = self._random.uniform(self._low, self._high).astype(np.float32)
@@ -101,10 +102,9 @@ def collect(world: Env, source: Chooser, seeds: Iterator[int]) -> Iterator[Event
             action = source(observation)
             if action is None:
                 break
+            intervened = source.intervening  # a person may change that while the world steps
             observation, reward, terminated, truncated, info = world.step(action)
-            yield Stepped(
-                np.asarray(action, np.float32), reward, terminated, truncated, observation, source.intervening, info
-            )
+            yield Stepped(np.asarray(action, np.float32), reward, terminated, truncated, observation, intervened, info)
             over = terminated or truncated
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,6 +55,15 @@ def read_episodes(path: Path) -> list[Collected]:
         return [Collected(**json.loads(line)) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); delete it, it only serves the report") from error
+
+
+def in_words(episodes: Sequence[Collected]) -> str:
+    """What was collected, how it went lately, and how much of it others did. `episodes`: at least one."""
+    told = [one.success for one in episodes[-_RECENT:] if one.success is not None]
+    lately = f", {sum(told)} of the last {len(told)} succeeded" if told else ""
+    taken_over = sum(one.intervened for one in episodes)
+    ended = f"{len(episodes)} episode{'s' if len(episodes) > 1 else ''}"
+    return f"{ended} in {episodes[-1].env_step:,} steps{lately}, {taken_over:,} steps were taken over"
 
 
 def _lines(episodes: Iterable[Collected]) -> str:

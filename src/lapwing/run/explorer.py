@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from lapwing.agent import Agent, Explorer, RewardFacts
+from lapwing.agent import Explorer, RewardFacts, explores
 from lapwing.agents import build_agent
 from lapwing.batch import Obs
 from lapwing.data.frames import resize
@@ -46,20 +46,21 @@ class ActorPlan:
     random_steps: int
     seed: int
 
-    def make_agent(self) -> Agent:
+    def make_agent(self) -> Explorer:
         config = config_from_json(self.config_kind, self.config)
         agent = build_agent(self.algorithm, config, self.spec, _NO_FACTS, restore=True)
+        assert explores(agent)  # or the learner would not have planned for actors
         agent.prepare(torch.device("cpu"), bf16=False, compiled=False)
         return agent
 
-    def make_actor(self, actor: int, before: Share) -> Agent:
+    def make_actor(self, actor: int, before: Share) -> Explorer:
         """An agent for an actor of its own; what it tries depends on the seed and on `before`."""
         agent = self.make_agent()
         words = np.random.SeedSequence((self.seed, 0xAC7, actor, before.episodes)).generate_state(1)
         torch.manual_seed(int(words[0]))
         return agent
 
-    def events(self, agent: Agent, actor: int, device: torch.device, before: Share) -> Generator[Event]:
+    def events(self, agent: Explorer, actor: int, device: torch.device, before: Share) -> Generator[Event]:
         """What happens to actor number `actor` from now on, when `before` has been. Raises what its world raises."""
         world, expert = self.make_world()
         try:
@@ -69,7 +70,7 @@ class ActorPlan:
             world.close()
 
     def _source(
-        self, agent: Agent, expert: ActionSource | None, actor: int, device: torch.device, before: Share
+        self, agent: Explorer, expert: ActionSource | None, actor: int, device: torch.device, before: Share
     ) -> Chooser:
         """What acts, at first at random. Raises ConfigError where nobody could take over."""
         exploring = Exploring(agent, self.normalizer, self.spec, device)
@@ -86,8 +87,8 @@ class ActorPlan:
 class Exploring:
     """The agent's own tries as a source of actions."""
 
-    def __init__(self, agent: Agent, normalizer: Normalizer, spec: RobotSpec, device: torch.device) -> None:
-        self._explorer = cast(Explorer, agent)
+    def __init__(self, agent: Explorer, normalizer: Normalizer, spec: RobotSpec, device: torch.device) -> None:
+        self._agent = agent
         self._normalizer, self._spec, self._device = normalizer, spec, device
 
     def reset(self, seed: int) -> Meta:
@@ -102,7 +103,7 @@ class Exploring:
             for camera in self._spec.cameras
         }
         obs = Obs(images, torch.from_numpy(self._normalizer.encode_state(state)))
-        encoded = self._explorer.explore(obs.to(self._device)).float().cpu().numpy()
+        encoded = self._agent.explore(obs.to(self._device)).float().cpu().numpy()
         action: Array = self._normalizer.decode_action(encoded, state)[0, 0]
         return action
 

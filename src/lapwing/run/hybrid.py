@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lapwing.agent import Agent, RewardFacts, Sampling, Transitions
+from lapwing.agent import Learner, RewardFacts, Sampling, Transitions
 from lapwing.agents import ALGORITHMS
 from lapwing.batch import Batch
 from lapwing.data.mix import mix
 from lapwing.data.normalize import Normalizer
 from lapwing.data.replay import ReplayBuffer
 from lapwing.errors import ConfigError, SpecError
+from lapwing.run.checkpoint import linked_step
 from lapwing.run.explorer import ActorPlan, Intervening, MakeWorld
 from lapwing.run.intake import Counts
 from lapwing.run.online import COUNTS, Collector, OnlineOptions, read_counts
@@ -83,7 +84,7 @@ class HybridData:
         share = self.options.demo_fraction
         return mix(self.demo, self.online, share, sampling, batch_size, seed, start, rank, world_size)
 
-    def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
+    def judge(self, agent: Learner, device: torch.device, samples: int | None) -> Measured | None:
         return self.recorded.judge(agent, device, samples)
 
     def known_states(self) -> None:
@@ -124,10 +125,16 @@ def train_hybrid(
 
     def open_source(progress: bool) -> HybridData:
         recorded = open_training_data(data, options, config.scaling, progress)
-        return open_hybrid(recorded, world, algorithm, config, options, online, out / BUFFERS if resume else None)
+        saved = out / BUFFERS if resume and _has_saved(out) else None
+        return open_hybrid(recorded, world, algorithm, config, options, online, saved)
 
     further = {"online": online.to_dict(), "world": {"name": world.name, **world.settings}}
     return train_on(open_source, out, algorithm, config, options, resume, watch, further)
+
+
+def _has_saved(run: Path) -> bool:
+    """Whether a run has saved its buffers: `last` points to a checkpoint only when they are there as well."""
+    return linked_step(run, "last") is not None or (run / BUFFERS / COUNTS).exists()
 
 
 def open_hybrid(
@@ -141,7 +148,7 @@ def open_hybrid(
 ) -> HybridData:
     """Buffers, filled with the demonstrations or with what was `saved`, and actors that wait for their start.
 
-    A run that ended before its first save begins with the demonstrations again.
+    saved: None for a run that ended before its first save, too; it begins with the demonstrations again.
     """
     expect_world(recorded.spec, world)
     _expect_room(recorded, online.capacity)
@@ -151,13 +158,14 @@ def open_hybrid(
         for name in ("online", "demo")
     ]
     counts = Counts()
-    if saved is not None and (saved / COUNTS).exists():
+    if saved is not None:
         counts = read_counts(saved)
         for buffer, name in zip(buffers, ("online", "demo"), strict=True):
             buffer.load(saved / name)
     else:
         for index in recorded.split.train:
-            buffers[1].extend(recorded.recording.episodes[index])
+            episode = recorded.recording.episodes[index]
+            buffers[1].extend(replace(episode, intervened=episode.demonstrated))
     plan = ActorPlan(
         world.make,
         world.intervene,

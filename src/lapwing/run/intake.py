@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lapwing.data.replay import ReplayBuffer
+from lapwing.env import Info
 from lapwing.episode import Observation
 from lapwing.run.collect import Began, Event, Share
 
@@ -14,7 +15,8 @@ from lapwing.run.collect import Began, Event, Share
 @dataclass(frozen=True)
 class Collected:
     """One episode that an actor brought to its end. env_step: steps of all actors when it ended; success: None where
-    the world does not say; intervened: steps chosen by another than the policy."""
+    the world does not say; intervened: steps chosen by another than the policy; true_success: what the world says where
+    a classifier tells success, else None."""
 
     actor: int
     env_step: int
@@ -22,6 +24,7 @@ class Collected:
     reward: float
     success: bool | None
     intervened: int
+    true_success: bool | None = None
 
 
 @dataclass
@@ -39,7 +42,13 @@ class Counts:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Counts:
-        return Counts(**{**data, "shares": {int(actor): Share(**one) for actor, one in data["shares"].items()}})
+        """Raises KeyError, TypeError or ValueError for what `to_dict` does not make."""
+        counts = Counts(**{**data, "shares": {int(actor): Share(**one) for actor, one in data["shares"].items()}})
+        for one in (counts, *counts.shares.values()):
+            for name, number in vars(one).items():
+                if name != "shares" and (type(number) is not int or number < 0):
+                    raise ValueError(f"{name} is {number!r}, expected a count")
+        return counts
 
 
 @dataclass
@@ -88,13 +97,13 @@ class Intake:
         self.counts.env_steps += 1
         self.counts.shares[actor].count(event)
         if event.terminated or event.truncated:
-            self._end(actor, self._running.pop(actor), event.info.get("success"))
+            self._end(actor, self._running.pop(actor), event.info)
 
-    def _end(self, actor: int, running: _Running, success: bool | float | None) -> None:
-        told = None if success is None else bool(success)
+    def _end(self, actor: int, running: _Running, info: Info) -> None:
+        success, true = (bool(info[name]) if name in info else None for name in ("success", "true_success"))
         self.counts.ended += 1
         self._ended.append(
-            Collected(actor, self.counts.env_steps, running.length, running.reward, told, running.intervened)
+            Collected(actor, self.counts.env_steps, running.length, running.reward, success, running.intervened, true)
         )
 
     def ended(self) -> Iterator[Collected]:

@@ -98,8 +98,10 @@ def write_labels(path: Path, labels: Sequence[EpisodeLabel], overwrite: bool = F
 
 
 def expect_room(path: Path, overwrite: bool) -> None:
-    """Raise DataError where `path` is taken and may not be overwritten."""
+    """Raise DataError where `path` is in no folder, or taken and may not be overwritten."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected a file of labels to write; choose another --out")
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"{path}: cannot be written (no such folder); create one, or choose another --out")
     if path.exists() and not overwrite:
         raise DataError(f"{path}: labels are there already; choose another --out, or give --overwrite")

@@ -24,16 +24,16 @@ from lapwing.run.options import TrainOptions
 from lapwing.run.source import Measured
 from lapwing.spec import RobotSpec
 
-FEW_FILES = 5  # fewer test files than this say little about a new day
+FEW_RECORDINGS = 5  # fewer to test on than this say little about a new day
 FEW_FRAMES = 20
 _FINER = {
     "episode": (
-        "held out by episode, not by file, for there are not three files of each kind: a new day may be harder than "
-        "the figures say"
+        "held out by episode, not by file, for there are not three files of each kind (files of the same name count as "
+        "one): a new day may be harder than the figures say"
     ),
     "stretch": (
-        "held out by stretches of the same files, for there are not three files or episodes of each kind: neighbouring "
-        "frames are nearly alike and the figures flatter; record more files"
+        "held out by stretches of the same files, for there are not three files or episodes of each kind (files of the "
+        "same name count as one): neighbouring frames are nearly alike and the figures flatter; record more files"
     ),
 }
 
@@ -157,9 +157,9 @@ def _remarks(division: Division, train: LabelledFrames, test: LabelledFrames) ->
     """What to think of before trusting the figures."""
     if division.unit != "file":
         yield _FINER[division.unit]
-    tested = len({one.part.file for one in test.stretches})
-    if division.unit == "file" and tested < FEW_FILES:
-        yield f"only {tested} files to measure on: fewer than {FEW_FILES} say little about a new day"
+    tested = len({one.part.recording for one in test.stretches})
+    if division.unit == "file" and tested < FEW_RECORDINGS:
+        yield f"only {tested} recordings to measure on: fewer than {FEW_RECORDINGS} say little about a new day"
     for name, count in (("success", test.successes), ("failure", test.failures)):
         if count < FEW_FRAMES:
             yield f"only {count} frames of {name} to measure on: the rates can be far off, see their intervals"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from lapwing.agent import Agent
+from lapwing.agent import Explorer
 from lapwing.data.replay import ReplayBuffer
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run.actors import Actors
@@ -100,6 +100,7 @@ class Collector:
         self._intake = Intake(online, demo, counts)
         self._lock = threading.Lock()  # of the intake
         self._sides: _Beside | _InStep | None = None
+        self._log: EpisodeLog | None = None
         self._clock = (time.perf_counter(), counts.env_steps)
 
     @property
@@ -108,7 +109,7 @@ class Collector:
         return self._options.actors == 0
 
     def start(
-        self, agent: Agent, device: torch.device, log: Path, say: Callable[[str], None], stop: Callable[[], bool]
+        self, agent: Explorer, device: torch.device, log: Path, say: Callable[[str], None], stop: Callable[[], bool]
     ) -> None:
         """Begin to act with `agent`'s policy, and come back when there is enough to learn from, or at `stop`.
 
@@ -138,7 +139,8 @@ class Collector:
 
     def columns(self) -> dict[str, float]:
         """What the rows of progress.csv say of the world."""
-        counts = self._intake.counts
+        counts, log = self._intake.counts, self._log
+        assert log is not None
         now = (time.perf_counter(), counts.env_steps)
         rate = (now[1] - self._clock[1]) / max(now[0] - self._clock[0], 1e-9)
         self._clock = now
@@ -148,7 +150,7 @@ class Collector:
             "online/episodes": float(counts.ended),
             "online/interventions": float(counts.interventions),
             "online/intervened_steps": float(counts.intervened),
-            **self._log.columns(),
+            **log.columns(),
         }
 
     def save(self, folder: Path) -> None:
@@ -166,7 +168,8 @@ class Collector:
     def _note_episodes(self) -> None:
         with self._lock:
             ended = list(self._intake.ended())
-        self._log.add(ended)
+        if self._log is not None:  # else nobody has acted, for it could not be opened
+            self._log.add(ended)
 
     def close(self) -> None:
         if self._sides is not None:
@@ -196,7 +199,7 @@ class _InStep:
     """Acting in the learner's own process: the same seed gives the same run."""
 
     def __init__(
-        self, plan: ActorPlan, agent: Agent, device: torch.device, intake: Intake, stop: Callable[[], bool]
+        self, plan: ActorPlan, agent: Explorer, device: torch.device, intake: Intake, stop: Callable[[], bool]
     ) -> None:
         self._intake, self._stop = intake, stop
         self._events = plan.events(agent, 0, device, replace(intake.counts.shares.get(0, Share())))
@@ -221,7 +224,7 @@ class _Beside:
     def __init__(
         self,
         crew: Crew,
-        agent: Agent,
+        agent: Explorer,
         intake: Intake,
         lock: threading.Lock,
         say: Callable[[str], None],

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lapwing.agent import Agent
+from lapwing.agent import Learner
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def wait_for_all(ranks: Ranks) -> None:
         dist.barrier()
 
 
-def copy_from_first(agent: Agent, ranks: Ranks, device: torch.device) -> None:
+def copy_from_first(agent: Learner, ranks: Ranks, device: torch.device) -> None:
     """Give every process the agent of rank 0."""
     if not ranks.many:
         return

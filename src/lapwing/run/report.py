@@ -111,7 +111,7 @@ def _rate(label: str, one: Evaluation, is_control: bool = False) -> Rate:
 
 def _label(run: RunResults, mode: str) -> str:
     """What a mode is called, so that the head of LAPO that imitates is not taken for a policy trained to."""
-    if mode == "pi" and run.algorithm == "sac":
+    if mode == "pi" and run.algorithm != "lapo":
         return "pi: policy"
     if mode == "bc" and run.algorithm != "bc":
         return f"{run.algorithm.upper()}'s bc head"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lapwing.agent import Agent, RewardFacts
+from lapwing.agent import Learner, RewardFacts
 from lapwing.agents import build_agent
 from lapwing.batch import Batch
 from lapwing.errors import CheckpointError, ConfigError
@@ -60,7 +60,7 @@ class Session:
     device: torch.device
     source: Source
     facts: RewardFacts
-    agent: Agent
+    agent: Learner
     state: State
 
     def batches(self) -> Iterator[Batch]:
@@ -144,7 +144,7 @@ def _last_state(run: Path) -> dict[str, Any] | None:
     return None if linked_step(run, "last") is None else load_train_state(find_checkpoint(run, "last"))
 
 
-def _restore(agent: Agent, saved: Mapping[str, Any], run: Path) -> State:
+def _restore(agent: Learner, saved: Mapping[str, Any], run: Path) -> State:
     """Give `agent` the saved networks and optimisers. Raises CheckpointError when they are not this agent's."""
     try:
         agent.load_state_dict(saved["agent"])
@@ -166,7 +166,7 @@ def _build(
     facts: RewardFacts,
     device: torch.device,
     resumed: bool,
-) -> Agent:
+) -> Learner:
     """A fresh agent from the seed, or from the weights of another run; a resumed one is to be restored."""
     torch.manual_seed(options.seed)
     agent = build_agent(algorithm, config, source.spec, facts, restore=resumed or options.init is not None)

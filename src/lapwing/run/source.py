@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from lapwing.agent import Agent, RewardFacts, Sampling
+from lapwing.agent import Learner, RewardFacts, Sampling
 from lapwing.batch import Batch
 from lapwing.data.normalize import Normalizer
 from lapwing.run.off_data import KnownStates
@@ -60,7 +60,7 @@ class Source(Protocol):
         """Batches without end from number `start` on, the part of process `rank` of each."""
         ...
 
-    def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
+    def judge(self, agent: Learner, device: torch.device, samples: int | None) -> Measured | None:
         """Measure on `samples` held-out samples, None: as many as suit; None where nothing is held out."""
         ...
 

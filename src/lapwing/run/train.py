@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lapwing.agent import explores
 from lapwing.agents import ALGORITHMS
 from lapwing.errors import ConfigError, LapwingError
 from lapwing.run.checkpoint import link_checkpoint, prune_checkpoints, save_checkpoint, step_name
@@ -158,8 +159,10 @@ class _Loop:
         if collector is None or log is None:
             yield
             return
+        agent = session.agent
+        assert explores(agent)  # what collects does
         try:
-            collector.start(session.agent, session.device, session.out / EPISODES, log.say, stop)
+            collector.start(agent, session.device, session.out / EPISODES, log.say, stop)
             yield
         except LapwingError:
             with suppress(LapwingError, OSError):  # the first error is the one to tell

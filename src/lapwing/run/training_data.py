@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lapwing.agent import Agent, Labelled, RewardFacts, Sampling, Scaling, Transitions
+from lapwing.agent import Labelled, Learner, RewardFacts, Sampling, Scaling, Transitions, acts
 from lapwing.batch import Batch
 from lapwing.data.align import align
 from lapwing.data.dataset import Dataset, Split, split_episodes
@@ -67,13 +67,14 @@ class TrainingData:
             raise DataError(f"{self.recording.path}: a recording, expected labelled frames; see `lapwing train reward`")
         return self.train.stream(sampling, batch_size, seed, start, rank, world_size)
 
-    def judge(self, agent: Agent, device: torch.device, samples: int | None) -> Measured | None:
+    def judge(self, agent: Learner, device: torch.device, samples: int | None) -> Measured | None:
         """The agent on the held-out episodes; by default on all for imitation, on 2048 samples for offline RL."""
         sampling = agent.sampling
         if self.valid is None or isinstance(sampling, Labelled) or self.valid.num_samples(sampling) == 0:
             return None
         if samples is None and isinstance(sampling, Transitions):
             samples = RL_SAMPLES
+        assert acts(agent)  # what learns from a recording does
         result = held_out(agent, self.valid, device=device, limit=samples)
         return Measured(metrics(result), result.to_dict())
 

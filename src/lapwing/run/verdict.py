@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from lapwing.run.episode_log import in_words, read_episodes
 from lapwing.run.held_out import BASELINES, Calibration, HeldOut, ImageTest
 from lapwing.run.page import Finding, Tile, Tone
 from lapwing.run.results import RunResults, WorldResult
+from lapwing.run.train import EPISODES
 
 RANKS_WELL = 0.5  # a rank correlation of values and returns from here on is called good
 MOVES_BY_STEPS = ("sac",)  # algorithms whose actions are displacements, which cannot be more relative
@@ -20,9 +22,7 @@ def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
     """The verdict, the most important sentence first."""
     found = [one for world in run.worlds for one in _in_world(run, world, others)]
     if not found:
-        found.append(
-            Finding("fair", "Not yet seen in a world: what follows ranks checkpoints, it promises no success.")
-        )
+        found.append(_not_evaluated(run))
     found += [
         _drift(world.deployed.figures["off_data"]) for world in run.worlds if "off_data" in world.deployed.figures
     ]
@@ -35,6 +35,15 @@ def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
             found.append(Finding("fair", f"{text}: what follows is of step {run.held_out_step:,}."))
         found += _off_line(run, run.held_out)
     return found
+
+
+def _not_evaluated(run: RunResults) -> Finding:
+    if "online" not in run.config:
+        return Finding("fair", "Not yet seen in a world: what follows ranks checkpoints, it promises no success.")
+    world = run.config["world"]["name"]
+    episodes = read_episodes(run.path / EPISODES)
+    learned = f"While it learned in the world {world}: {in_words(episodes)}. " if episodes else ""
+    return Finding("fair", f"{learned}How good it is alone, `lapwing eval RUN --world {world}` tells.")
 
 
 def _ran_away(run: RunResults) -> Iterator[Finding]:

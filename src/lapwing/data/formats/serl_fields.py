@@ -19,7 +19,7 @@ STATE = "state"
 def cameras_in(table: Table, image_keys: Sequence[str] = (), group: str = "observations") -> tuple[str, ...]:
     """The cameras: `image_keys`, or every key whose values are uint8 [H, W, 3]. Notes what is no camera and no state.
 
-    Raises DataError where a named one is not there, or images are of another dtype.
+    Raises DataError where a named one is not there or named twice, or images are of another dtype.
     """
     found = table.part(group)
     missing = [key for key in image_keys if key not in found]
@@ -28,6 +28,8 @@ def cameras_in(table: Table, image_keys: Sequence[str] = (), group: str = "obser
             f"{table.path}: no image key {missing[0]!r} in {group!r}, found {listed(found) or 'nothing'}; "
             "name those to be used with --image-keys"
         )
+    if repeated := [key for key in dict.fromkeys(image_keys) if image_keys.count(key) > 1]:
+        raise DataError(f"{table.path}: image key {repeated[0]!r} is named twice, expected each once; drop one of them")
     if image_keys:
         return tuple(image_keys)
     cameras = tuple(key for key in found if _is_camera(table, group, key))
