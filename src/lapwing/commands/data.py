@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -73,21 +74,22 @@ def sample(args: Sequence[str]) -> int:
     spec = envs.world_spec(command.world, command.size)
     drawn = envs.sample_world(command.world, quality=command.quality, size=command.size, seed=command.seed)
     tally = _Tally()
-    episodes = tally.count(_enough(drawn, command))
     suffix = {"flat": command.out.suffix, "pickle": ".pkl", "npz": ".npz"}[command.format]
     if command.out.suffix not in ("", suffix):
         raise ConfigError(
             f"{command.out}: its name ends in {command.out.suffix}, expected {suffix} for --format {command.format}, "
             "or the name of a folder"
         )
-    if command.format == "flat":
-        with FlatWriter(command.out, spec) as writer:
-            for episode in episodes:
-                writer.add(episode)
-    elif command.out.suffix:
-        write_serl(command.out, episodes, spec)
-    else:
-        write_serl_folder(command.out, episodes, spec, suffix)
+    with closing(_enough(drawn, command)) as enough:  # or its bar shares the line of what goes wrong
+        episodes = tally.count(enough)
+        if command.format == "flat":
+            with FlatWriter(command.out, spec) as writer:
+                for episode in episodes:
+                    writer.add(episode)
+        elif command.out.suffix:
+            write_serl(command.out, episodes, spec)
+        else:
+            write_serl_folder(command.out, episodes, spec, suffix)
     print(f"{command.out}: {tally.episodes} episodes, {tally.steps} steps, {tally.successes} of the episodes succeed")
     return 0
 
@@ -98,7 +100,8 @@ def _sample_labelled(command: Sample) -> int:
     spec = envs.world_spec(command.world, command.size)
     drawn = envs.sample_labelled(command.world, size=command.size, seed=command.seed)
     suffix = ".npz" if command.format == "npz" else ".pkl"
-    successes, failures = write_labelled(command.out, _enough(drawn, command), spec, suffix)
+    with closing(_enough(drawn, command)) as enough:
+        successes, failures = write_labelled(command.out, enough, spec, suffix)
     print(f"{command.out}: {successes} frames show success, {failures} do not")
     return 0
 
@@ -118,7 +121,7 @@ class _Tally:
             self.successes += bool(episode.success)
 
 
-def _enough(drawn: Iterator[Episode], command: Sample) -> Iterator[Episode]:
+def _enough(drawn: Iterator[Episode], command: Sample) -> Generator[Episode]:
     """Episodes up to the number asked for, under a bar that counts in the unit asked for."""
     by_steps = command.n_samples is not None
     total = command.n_samples or command.episodes or 100
