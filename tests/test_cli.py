@@ -17,6 +17,8 @@ import pytest
 from command_line import Lapwing, Said, error_line
 
 from lapwing import cli
+from lapwing.data.formats.flat_writer import FlatWriter
+from lapwing.errors import DataError
 from lapwing.run.checkpoint import linked_step
 
 SMALL = """--backbone small --weights none --hidden 16 --obs-feature-dim 16 --image-feature-dim 16 --batch-size 8
@@ -368,6 +370,18 @@ def test_a_full_disk_is_one_line(train: Callable[..., Said], monkeypatch: pytest
     last = said.err.splitlines()[-1]
     assert last.startswith("lapwing: error: [Errno 28] No space left on device: 'model.safetensors'; ")
     assert "Traceback" not in said.err
+
+
+def test_an_error_while_sampling_has_a_line_of_its_own(
+    lapwing: Lapwing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DataError("demos.hdf5: the disk is full; free some space")
+
+    monkeypatch.setattr(FlatWriter, "add", refuse)
+    said = lapwing("data sample", tmp_path / "demos.hdf5", episodes=2, size=16)
+    assert said.code == 2
+    assert "lapwing: error: demos.hdf5: the disk is full; free some space" in said.err.splitlines()
 
 
 def test_what_exists_is_not_overwritten(lapwing: Lapwing, train: Callable[..., Said], tiny_flat: Path) -> None:

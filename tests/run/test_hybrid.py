@@ -214,6 +214,23 @@ def test_an_interrupted_run_is_saved_and_goes_on(train: Train, number: int) -> N
     assert read_counts(run / "buffers").env_steps == 15
 
 
+def press_twice(at: int, made: int) -> None:
+    interrupt_at(at, signal.SIGINT, made)
+    interrupt_at(at, signal.SIGINT, made)
+
+
+def test_two_signals_together_are_one_and_a_later_one_stops_at_once(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout` sends SIGTERM to its command and to the group that is in."""
+    twice = line_world(partial(make_line, trouble=partial(press_twice, 11), expert=Always(1, 1)), intervene=EveryOther)
+    with pytest.raises(KeyboardInterrupt, match=r"saved step 2; go on with --resume"):
+        train("together", world=twice)
+    monkeypatch.setattr("lapwing.run.train._ONE_PRESS_S", -1.0)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        train("later", world=twice)
+
+
 def test_what_was_collected_before_the_first_update_is_not_lost(train: Train) -> None:
     with pytest.raises(KeyboardInterrupt, match=r"run: saved step 0"):
         train("run", world=steps_that(signal.SIGINT, at=6))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,7 +78,6 @@ def sample(args: Sequence[str]) -> int:
     quality = command.quality or envs.own_quality(command.world)
     drawn = envs.sample_world(command.world, quality=quality, size=command.size, seed=command.seed)
     tally = _Tally()
-    episodes = tally.count(_enough(drawn, command))
     layout = command.format or ("d4rl" if command.world.startswith("pointmaze") else "flat")
     suffix = {"pickle": ".pkl", "npz": ".npz"}.get(layout, command.out.suffix)
     if command.out.suffix not in ("", suffix):
@@ -85,16 +85,18 @@ def sample(args: Sequence[str]) -> int:
             f"{command.out}: its name ends in {command.out.suffix}, expected {suffix} for --format {layout}, "
             "or the name of a folder"
         )
-    if layout == "d4rl":
-        write_d4rl(command.out, episodes, spec)
-    elif layout == "flat":
-        with FlatWriter(command.out, spec) as writer:
-            for episode in episodes:
-                writer.add(episode)
-    elif command.out.suffix:
-        write_serl(command.out, episodes, spec)
-    else:
-        write_serl_folder(command.out, episodes, spec, suffix)
+    with closing(_enough(drawn, command)) as enough:  # or its bar shares the line of what goes wrong
+        episodes = tally.count(enough)
+        if layout == "d4rl":
+            write_d4rl(command.out, episodes, spec)
+        elif layout == "flat":
+            with FlatWriter(command.out, spec) as writer:
+                for episode in episodes:
+                    writer.add(episode)
+        elif command.out.suffix:
+            write_serl(command.out, episodes, spec)
+        else:
+            write_serl_folder(command.out, episodes, spec, suffix)
     print(f"{command.out}: {tally.episodes} episodes, {tally.steps} steps, {tally.told}")
     return 0
 
@@ -105,7 +107,8 @@ def _sample_labelled(command: Sample) -> int:
     spec = envs.world_spec(command.world, command.size)
     drawn = envs.sample_labelled(command.world, size=command.size, seed=command.seed)
     suffix = ".npz" if command.format == "npz" else ".pkl"
-    successes, failures = write_labelled(command.out, _enough(drawn, command), spec, suffix)
+    with closing(_enough(drawn, command)) as enough:
+        successes, failures = write_labelled(command.out, enough, spec, suffix)
     print(f"{command.out}: {successes} frames show success, {failures} do not")
     return 0
 
@@ -138,7 +141,7 @@ class _Tally:
             self.reward += 0.0 if episode.reward is None else float(episode.reward.sum())
 
 
-def _enough(drawn: Iterator[Episode], command: Sample) -> Iterator[Episode]:
+def _enough(drawn: Iterator[Episode], command: Sample) -> Generator[Episode]:
     """Episodes up to the number asked for, under a bar that counts in the unit asked for."""
     by_steps = command.steps is not None
     total = command.steps or command.episodes or 100

@@ -30,6 +30,7 @@ from lapwing.run.training_data import open_training_data
 __all__ = ["TrainOptions", "train"]
 
 EPISODES, BUFFERS = "episodes.jsonl", "buffers"  # of a run that collects
+_ONE_PRESS_S = 1.0  # signals this close count as one: `timeout` sends its own twice
 _Q_OUTSIDE = 0.1  # share of values outside the range of returns worth a warning; sound runs pass through 0.07
 
 
@@ -310,18 +311,24 @@ def _expect_finite(means: Mapping[str, float], step: int, run: Path) -> None:
 
 @contextmanager
 def _interrupts(many: bool) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that the step in progress is finished; a second one stops at once.
+    """An event that Ctrl-C or SIGTERM sets, so that the step in progress is finished; a later one stops at once.
 
     With many processes, and outside the main thread, they do what they always do.
     """
     pressed = threading.Event()
+    first = 0.0
     if many or threading.current_thread() is not threading.main_thread():
         yield pressed
         return
 
-    def press(*_: Any) -> None:
-        pressed.set()
-        restore()
+    def press(number: int, _: Any) -> None:
+        nonlocal first
+        if not pressed.is_set():
+            pressed.set()
+            first = time.monotonic()
+        elif time.monotonic() - first > _ONE_PRESS_S:
+            restore()
+            signal.raise_signal(number)
 
     def restore() -> None:
         for number, handler in before.items():
