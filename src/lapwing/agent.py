@@ -33,10 +33,14 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Transitions:
-    """Feed me (obs, action, reward, discount, next_obs), uniformly over the valid steps."""
+    """Feed me (obs, `horizon` actions, reward, discount, next_obs), uniformly over the valid steps.
+
+    More than one action is padded and marked past the end of a task that terminated, and never past a cut.
+    """
 
     n_step: int = 1
     gamma: float = 0.99
+    horizon: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ Sampling = FromEpisodes | Labelled
 class RewardFacts:
     """What the training split says of rewards, in the data's own units.
 
-    reward: lowest and highest reward of a step. returns: lowest and highest discounted return to the recorded end,
-    under the agent's own discount, 0 included.
+    reward: lowest and highest reward of a step. returns: lowest and highest discounted return, under the agent's own
+    discount, 0 included; an episode that was cut goes on as it did (`endless_returns`).
     """
 
     reward: tuple[float, float]

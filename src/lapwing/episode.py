@@ -123,6 +123,20 @@ class Recording:
         return sum(episode.num_steps for episode in self.episodes)
 
 
+def endless_returns(reward: Array, terminated: bool, gamma: float) -> Array:
+    """What each step is worth where the task goes on after a cut as it went until there, float64 [N].
+
+    An episode that terminated is worth its discounted return. One that was cut earns its last k steps over and over,
+    which is return / (1 - gamma**k): the least that a bound of values has to admit, for the best stretch can be
+    repeated. With a gamma of 1 that has no end, and the return to the cut stands.
+    """
+    returns = returns_to_go(reward, gamma)
+    if terminated or gamma == 1:
+        return returns
+    scaled: Array = returns / (1 - gamma ** np.arange(len(reward), 0, -1))
+    return scaled
+
+
 def returns_to_go(reward: Array, gamma: float) -> Array:
     """Discounted sum of the rewards from each step to the end, float64 [N]."""
     out = np.zeros(len(reward), np.float64)

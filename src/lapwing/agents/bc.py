@@ -17,7 +17,7 @@ from lapwing.agent import Chunks, Metrics, Normalization, RewardFacts, Sampling,
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.augment import AugmentConfig, augment, centre, random_shift
-from lapwing.nets.mlp import mlp
+from lapwing.nets.mlp import mlp, speed_up
 from lapwing.nets.optim import gradient_step
 from lapwing.nets.vision import ObsEncoder, VisionConfig
 from lapwing.spec import RobotSpec
@@ -77,9 +77,7 @@ class BcAgent:
     def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
         self.acting.to(device)
         self.optimizer = torch.optim.Adam(self.acting.parameters(), lr=self.config.lr, fused=True)
-        self.encoder.autocast = torch.bfloat16 if bf16 else None
-        if compiled:
-            self.encoder.compile()
+        speed_up(self.encoder, self.acting, bf16, compiled)
 
     def update(self, batch: Batch) -> Metrics:
         obs = augment(random_shift(batch.obs, self.config.random_shift), self.config.augment)

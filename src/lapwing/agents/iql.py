@@ -30,7 +30,7 @@ from lapwing.errors import ConfigError
 from lapwing.nets.augment import random_shift
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.nets.critic import TwinCritic
-from lapwing.nets.mlp import mlp
+from lapwing.nets.mlp import mlp, speed_up
 from lapwing.nets.optim import gradient_step, track
 from lapwing.nets.spatial import SpatialEncoder
 from lapwing.spec import RobotSpec
@@ -134,9 +134,7 @@ class IqlAgent:
         """Move to `device`. bf16 and compilation serve the image encoder alone."""
         self.networks.to(device)
         self._make_optimizer()
-        self.encoder.autocast = torch.bfloat16 if bf16 else None
-        if compiled:
-            self.encoder.compile()
+        speed_up(self.encoder, self.networks, bf16, compiled)
 
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (4) on one batch in one step, then the slow critics."""

@@ -11,7 +11,8 @@ in this order:
     L_vae = w (|a_hat - a|^2 + kl_beta KL)                                        (5)
     L_pi = -Q_1(f, Dt(f, pi(f))) + latent_penalty |pi(f)|^2                       (6)
 
-Images: the encoder learns from (3) and a small auxiliary action head alone; (5) and (6) see f detached.
+With `chunk` actions at a time, a is all of them in a row, and r sums the rewards until the next observation. Images:
+the encoder learns from (3) and a small auxiliary action head alone; (5) and (6) see f detached.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lapwing.agent import Metrics, Normalization, RewardFacts, Sampling, Scaling, Transitions
+from lapwing.agents.bc import masked_square_error
+from lapwing.agents.latent import BestOf, ConditionalVae, Critic, LatentActor
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.augment import AugmentConfig, augment, centre, random_shift
-from lapwing.nets.mlp import mlp
+from lapwing.nets.mlp import mlp, speed_up
 from lapwing.nets.optim import gradient_step, track
 from lapwing.nets.vision import ObsEncoder, VisionConfig
 from lapwing.spec import RobotSpec
 
 Net = TypeVar("Net", bound=nn.Module)
+PROBES = 64  # samples of a batch whose reconstruction is told
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class LapoConfig:
     discount: float = 0.99
     """Gamma of the Bellman targets."""
     n_step: int = 1
-    """Steps of reward before bootstrapping."""
+    """Steps of reward before bootstrapping; `chunk` where that is more."""
+    chunk: int = 1
+    """Actions that are chosen at once, and played before the next look. 1 in the paper."""
     tau: float = 0.005
     """Rate at which the slow copies follow."""
     expectile: float = 0.9
@@ -55,9 +61,15 @@ class LapoConfig:
     doubleq_min: float = 1.0
     """Share of the lower of the two target values; the rest goes to the higher."""
     latent_dim: int = 0
-    """Size of the latent; 0 means twice the action."""
+    """Size of the latent; 0 means twice the action, of one step."""
     max_latent: float = 1.0
     """Bound of the latent policy, in standard deviations of the prior. The paper's code has 2."""
+    best_of: int = 0
+    """Adds the mode "best": decode this many latents of the prior, and do what the critics like most; 0: no such."""
+    value: Literal["policy", "expectile"] = "policy"
+    """What V learns: the value of the latent policy (2), or an expectile of Q over the data's actions, as in IQL."""
+    value_expectile: float = 0.7
+    """Which, where `value` is "expectile"; higher is greedier."""
     latent_penalty: float = 0.05
     """Weight of the mean squared latent in the actor's loss; 0 in the paper."""
     bc_coef: float = 0.1
@@ -93,14 +105,15 @@ class LapoConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
 
     def __post_init__(self) -> None:
-        for name in ("discount", "tau", "expectile", "doubleq_min"):
+        for name in ("discount", "tau", "expectile", "value_expectile", "doubleq_min"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a number from 0 to 1")
-        for name in ("n_step", "max_latent", "obs_feature_dim", "critic_lr", "vae_lr", "actor_lr"):
+        for name in ("n_step", "chunk", "max_latent", "obs_feature_dim", "critic_lr", "vae_lr", "actor_lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
         for name in (
-            "kl_beta", "latent_dim", "latent_penalty", "bc_coef", "random_shift", "encoder_lr", "encoder_grad_clip"
+            "kl_beta", "latent_dim", "best_of", "latent_penalty", "bc_coef", "random_shift", "encoder_lr",
+            "encoder_grad_clip",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")
@@ -111,7 +124,7 @@ class LapoConfig:
 
     @property
     def scaling(self) -> Scaling:
-        return Scaling(self.state_scaling, self.action_scaling)
+        return Scaling(self.state_scaling, self.action_scaling, horizon=self.chunk)
 
 
 PRESETS: dict[str, LapoConfig] = {
@@ -133,14 +146,14 @@ PRESETS: dict[str, LapoConfig] = {
 
 
 class LapoAgent:
-    """Learns from transitions; acts with the latent policy ("pi"), the prior's mean ("z0") or the auxiliary
-    action head ("bc", when it exists)."""
+    """Learns from transitions; acts with the latent policy ("pi"), the prior's mean ("z0"), the best of many latents
+    ("best", where asked for) or the auxiliary action head ("bc", when it exists)."""
 
     def __init__(self, config: LapoConfig, spec: RobotSpec, facts: RewardFacts) -> None:
         self.encoder = ObsEncoder(spec, config.vision, config.obs_feature_dim)
         self.config = replace(config, vision=self.encoder.vision)
-        feature, action, hidden = self.encoder.feature_dim, spec.action_dim, config.hidden
-        latent = config.latent_dim or 2 * action
+        feature, action, hidden = self.encoder.feature_dim, config.chunk * spec.action_dim, config.hidden
+        latent = config.latent_dim or 2 * spec.action_dim
         self.critic = Critic(feature, action, hidden, config.critic_layer_norm)
         self.vae = ConditionalVae(feature, action, latent, hidden, config.clamp_log_var)
         self.actor = LatentActor(feature, latent, hidden, config.max_latent)
@@ -162,15 +175,23 @@ class LapoAgent:
             }
         )
         self.acting = nn.ModuleDict({"encoder": self.encoder, "actor": self.actor, "decoder": self.target_vae.decoder})
+        self.modes: tuple[str, ...] = ("pi", "z0")
+        if config.best_of:
+            self.acting["critic"] = self.critic
+            self.best_of = self.networks["best_of"] = self.acting["best_of"] = BestOf(
+                config.best_of, latent, config.max_latent
+            )
+            self.modes += ("best",)
         if self.bc_head is not None:
             self.networks["bc_head"] = self.acting["bc_head"] = self.bc_head
-        self.modes = ("pi", "z0") if self.bc_head is None else ("pi", "z0", "bc")
+            self.modes += ("bc",)
         self.reward_scale, self.value_low, self.value_high = _value_range(config, facts)
         self._make_optimizers()
 
     @property
     def sampling(self) -> Sampling:
-        return Transitions(self.config.n_step, self.config.discount)
+        config = self.config
+        return Transitions(max(config.n_step, config.chunk), config.discount, config.chunk)
 
     def _make_optimizers(self) -> None:
         config = self.config
@@ -187,25 +208,24 @@ class LapoAgent:
         }
 
     def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
-        """Move to `device`. bf16 and compilation serve the image encoder; targets and losses stay as they are."""
+        """Move to `device`. bf16 and compilation serve the image encoder, and the hidden layers of the MLPs where
+        there are no images; targets and losses stay as they are."""
         self.networks.to(device)
         self._make_optimizers()
-        self.encoder.autocast = torch.bfloat16 if bf16 else None
-        if compiled:
-            self.encoder.compile()
+        speed_up(self.encoder, self.networks, bf16, compiled)
 
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (6) on one batch, then the slow copies. Returns the diagnostics of the doc page."""
         assert batch.next_obs is not None  # promised by Transitions
-        action, reward = batch.action[:, 0], batch.reward * self.reward_scale
+        action, reward = batch.action.flatten(1), batch.reward * self.reward_scale
         feature = self.encoder(self._varied(batch.obs))
         with torch.no_grad():
             next_feature = self.encoder(self._varied(batch.next_obs))
-        metrics = self._step_critic(feature, action, reward, batch.discount, next_feature)
+        metrics = self._step_critic(feature, batch, action, reward, next_feature)
         feature = feature.detach()
         weight, advantage_metrics = self._weigh(feature, reward, batch.discount, next_feature)
         metrics |= advantage_metrics
-        metrics |= self._step_vae(feature, action, weight)
+        metrics |= self._step_vae(feature, action, batch.is_pad, weight)
         metrics |= self._step_actor(feature)
         for target, net in (
             (self.target_critic, self.critic),
@@ -220,20 +240,20 @@ class LapoAgent:
         return augment(random_shift(obs, self.config.random_shift), self.config.augment)
 
     def _step_critic(
-        self, feature: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor
+        self, feature: Tensor, batch: Batch, action: Tensor, reward: Tensor, next_feature: Tensor
     ) -> Metrics:
         with torch.no_grad():
-            target_q = reward + discount * self.critic.v(next_feature)
+            target_q = reward + batch.discount * self.critic.v(next_feature)
             if self.config.clip_targets:
                 target_q = target_q.clamp(self.value_low, self.value_high)
-            raw_v = self._target_value(feature, noisy=True)
+            raw_v = self._target_of_v(feature, action)
             target_v = raw_v.clamp(self.value_low, self.value_high)
         q1, q2 = self.critic.q(feature, action)
         v = self.critic.v(feature)
-        loss = critic_loss(q1, q2, v, target_q, target_v)
+        loss = critic_loss(q1, q2, v, target_q, target_v, self._v_expectile)
         imitation = torch.zeros((), device=loss.device)
         if self.bc_head is not None:
-            imitation = F.mse_loss(self.bc_head(feature), action)
+            imitation = masked_square_error(self.bc_head(feature).view_as(batch.action), batch.action, batch.is_pad)
         optimizer = self.optimizers["critic"]
         gradient_step(optimizer, loss + self.config.bc_coef * imitation, self._clip_encoder)
         low, high = self.value_low, self.value_high
@@ -255,6 +275,16 @@ class LapoAgent:
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit) if parameters else torch.zeros(())
         self._encoder_grad_norm = norm.detach()
 
+    @property
+    def _v_expectile(self) -> float:
+        """0.5 is the plain mean, of what the latent policy is worth."""
+        return self.config.value_expectile if self.config.value == "expectile" else 0.5
+
+    def _target_of_v(self, feature: Tensor, action: Tensor) -> Tensor:
+        if self.config.value == "expectile":
+            return torch.minimum(*self.target_critic.q(feature, action))
+        return self._target_value(feature, noisy=True)
+
     @torch.no_grad()
     def _target_value(self, feature: Tensor, noisy: bool) -> Tensor:
         """T of equation (2), [B]. The paper's code adds clipped noise to the latent for V's target only."""
@@ -268,21 +298,29 @@ class LapoAgent:
     @torch.no_grad()
     def _weigh(self, feature: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor) -> tuple[Tensor, Metrics]:
         """Equation (4), with the critic as it is after its step."""
-        bootstrap = self._target_value(next_feature, noisy=False)
-        gain = advantage(reward, discount, bootstrap, self.critic.v(feature))
+        gain = advantage(reward, discount, self._bootstrap(next_feature), self.critic.v(feature))
         return advantage_weight(gain, self.config.expectile), {
             "advantage_mean": gain.mean() / self.reward_scale,
             "advantage_positive": (gain > 0).float().mean(),
         }
 
-    def _step_vae(self, feature: Tensor, action: Tensor, weight: Tensor) -> Metrics:
+    def _bootstrap(self, next_feature: Tensor) -> Tensor:
+        """What the advantage (4) expects from the next observation on, [B]."""
+        if self.config.value == "expectile":
+            return self.critic.v(next_feature)
+        return self._target_value(next_feature, noisy=False)
+
+    def _step_vae(self, feature: Tensor, action: Tensor, is_pad: Tensor, weight: Tensor) -> Metrics:
         mean, log_var = self.vae.encode(feature, action)
         z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-        loss = weighted_vae_loss(self.vae.decoder(feature, z), action, mean, log_var, weight, self.config.kl_beta)
+        error = reconstruction(self.vae.decoder(feature, z), action, is_pad)
+        loss = weighted_vae_loss(error, mean, log_var, weight, self.config.kl_beta)
         gradient_step(self.optimizers["vae"], loss)
         with torch.no_grad():
-            at_mean = reconstruction(self.vae.decoder(feature, mean), action).mean()
-            at_zero = reconstruction(self.vae.decoder(feature, torch.zeros_like(mean)), action).mean()
+            some = slice(0, PROBES)
+            feature, action, is_pad = feature[some], action[some], is_pad[some]
+            at_mean = reconstruction(self.vae.decoder(feature, mean[some]), action, is_pad).mean()
+            at_zero = reconstruction(self.vae.decoder(feature, torch.zeros_like(mean[some])), action, is_pad).mean()
         return {
             "vae_loss": loss.detach(),
             "reconstruction_mean": at_mean,
@@ -304,9 +342,9 @@ class LapoAgent:
 
     @torch.no_grad()
     def act(self, obs: Obs, mode: str | None = None) -> Tensor:
-        """Normalised action [B, 1, A], without noise."""
-        feature = self._look(obs)
-        return self._decide(feature, mode or self.modes[0])[:, None]
+        """Normalised actions [B, K, A], without noise."""
+        action = self._decide(self._look(obs), mode or self.modes[0])
+        return action.view(len(action), self.config.chunk, -1)
 
     def _look(self, obs: Obs) -> Tensor:
         return self.encoder(centre(obs, self.config.augment))  # type: ignore[no-any-return]
@@ -318,6 +356,8 @@ class LapoAgent:
             return self.target_vae.decoder(feature, self.actor(feature))  # type: ignore[no-any-return]
         if mode == "z0":
             return self.target_vae.decoder(feature, feature.new_zeros(len(feature), self.vae.latent_dim))  # type: ignore[no-any-return]
+        if mode == "best" and self.config.best_of:
+            return self.best_of(feature, self.target_vae.decoder, self.critic)  # type: ignore[no-any-return]
         raise ConfigError(f"lapo: mode {mode!r} does not exist here; choose one of {', '.join(self.modes)}")
 
     @torch.no_grad()
@@ -325,11 +365,11 @@ class LapoAgent:
         """Values in the data's own reward units, [B] each: q and q_pi (lower of two), v, advantage."""
         assert batch.next_obs is not None
         feature, next_feature = self._look(batch.obs), self._look(batch.next_obs)
-        q = torch.minimum(*self.critic.q(feature, batch.action[:, 0]))
+        q = torch.minimum(*self.critic.q(feature, batch.action.flatten(1)))
         q_pi = torch.minimum(*self.critic.q(feature, self._decide(feature, "pi")))
         v = self.critic.v(feature)
         reward = batch.reward * self.reward_scale
-        gain = advantage(reward, batch.discount, self._target_value(next_feature, noisy=False), v)
+        gain = advantage(reward, batch.discount, self._bootstrap(next_feature), v)
         values = {"q": q, "q_pi": q_pi, "v": v, "advantage": gain}
         return {name: value / self.reward_scale for name, value in values.items()}
 
@@ -378,14 +418,19 @@ def advantage_weight(gain: Tensor, expectile: float) -> Tensor:
     return torch.where(gain > 0, expectile, 1 - expectile).to(gain.dtype)
 
 
-def critic_loss(q1: Tensor, q2: Tensor, v: Tensor, target_q: Tensor, target_v: Tensor) -> Tensor:
-    """Equation (3): three mean squared errors with equal weights."""
-    return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q) + F.mse_loss(v, target_v)
+def critic_loss(
+    q1: Tensor, q2: Tensor, v: Tensor, target_q: Tensor, target_v: Tensor, v_expectile: float = 0.5
+) -> Tensor:
+    """Equation (3): three mean squared errors with equal weights. Other expectiles weigh V's as IQL does, times two."""
+    error = target_v - v
+    weight = 2 * torch.where(error > 0, v_expectile, 1 - v_expectile)
+    return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q) + (weight * error.square()).mean()
 
 
-def reconstruction(predicted: Tensor, action: Tensor) -> Tensor:
-    """Squared error summed over the axes, [B]."""
-    return (predicted - action).square().sum(-1)
+def reconstruction(predicted: Tensor, action: Tensor, is_pad: Tensor) -> Tensor:
+    """Squared error summed over the axes of the valid steps, [B]. predicted, action: [B, K * A]; is_pad: [B, K]."""
+    valid = ~is_pad.repeat_interleave(action.shape[1] // is_pad.shape[1], 1)
+    return ((predicted - action).square() * valid).sum(-1)
 
 
 def latent_kl(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -393,64 +438,6 @@ def latent_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     return -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(-1)
 
 
-def weighted_vae_loss(
-    predicted: Tensor, action: Tensor, mean: Tensor, log_var: Tensor, weight: Tensor, kl_beta: float
-) -> Tensor:
-    """Equation (5). predicted, action: [B, A]; mean, log_var: [B, Z]; weight: [B], no gradient. Returns a scalar."""
-    return (weight * (reconstruction(predicted, action) + kl_beta * latent_kl(mean, log_var))).mean()
-
-
-class Critic(nn.Module):
-    """Two Q of (feature, action) and one V of the feature."""
-
-    def __init__(self, feature: int, action: int, hidden: tuple[int, ...], layer_norm: bool) -> None:
-        super().__init__()
-        self.q1 = mlp(feature + action, hidden, 1, layer_norm)
-        self.q2 = mlp(feature + action, hidden, 1, layer_norm)
-        self.value = mlp(feature, hidden, 1, layer_norm)
-
-    def q(self, feature: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Both Q, [B] each."""
-        both = torch.cat([feature, action], -1)
-        return self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)
-
-    def v(self, feature: Tensor) -> Tensor:
-        """V, [B]."""
-        return self.value(feature).squeeze(-1)  # type: ignore[no-any-return]
-
-
-class Decoder(nn.Module):
-    """(feature [B, F], z [B, Z]) -> action [B, A], unbounded in normalised units."""
-
-    def __init__(self, feature: int, latent: int, hidden: tuple[int, ...], action: int) -> None:
-        super().__init__()
-        self.net = mlp(feature + latent, hidden, action)
-
-    def forward(self, feature: Tensor, z: Tensor) -> Tensor:
-        return self.net(torch.cat([feature, z], -1))  # type: ignore[no-any-return]
-
-
-class ConditionalVae(nn.Module):
-    """Posterior q(z | feature, action) and decoder."""
-
-    def __init__(self, feature: int, action: int, latent: int, hidden: tuple[int, ...], clamp_log_var: bool) -> None:
-        super().__init__()
-        self.latent_dim, self.clamp_log_var = latent, clamp_log_var
-        self.posterior = mlp(feature + action, hidden, 2 * latent)
-        self.decoder = Decoder(feature, latent, hidden, action)
-
-    def encode(self, feature: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of z, [B, Z] each."""
-        mean, log_var = self.posterior(torch.cat([feature, action], -1)).chunk(2, -1)
-        return mean, log_var.clamp(-8, 4) if self.clamp_log_var else log_var
-
-
-class LatentActor(nn.Module):
-    """feature [B, F] -> z [B, Z] within the bound."""
-
-    def __init__(self, feature: int, latent: int, hidden: tuple[int, ...], bound: float) -> None:
-        super().__init__()
-        self.net, self.bound = mlp(feature, hidden, latent), bound
-
-    def forward(self, feature: Tensor) -> Tensor:
-        return self.bound * torch.tanh(self.net(feature))
+def weighted_vae_loss(error: Tensor, mean: Tensor, log_var: Tensor, weight: Tensor, kl_beta: float) -> Tensor:
+    """Equation (5). error: `reconstruction`, [B]; mean, log_var: [B, Z]; weight: [B], no gradient. Returns a scalar."""
+    return (weight * (error + kl_beta * latent_kl(mean, log_var))).mean()

@@ -174,8 +174,7 @@ class Dataset:
 
     def _batch(self, samples: _Samples, picks: Array, sampling: FromEpisodes) -> Batch:
         row = samples.row[picks]
-        horizon = sampling.horizon if isinstance(sampling, Chunks) else 1
-        steps = row[:, None] + np.arange(horizon)
+        steps = row[:, None] + np.arange(sampling.horizon)
         last = samples.last_row[picks, None]
         state = self._state[row]
         action = self.normalizer.encode_action(self._action[np.minimum(steps, last)], state)
@@ -232,24 +231,25 @@ def _episode_samples(episode: Episode, reward: Array, first: int, sampling: From
     """The columns of `_Samples` for one episode whose first row is `first`.
 
     A transition is valid when the observation after it was recorded, or the task terminated there. Windows of
-    n steps shorten at the end. A single step of a chunk is valid always.
+    n steps shorten at the end, but not below the actions of a transition. A single step of a chunk is valid always.
     """
     steps = episode.num_steps
-    if isinstance(sampling, Chunks):
-        n_step, gamma, usable = 1, 1.0, steps
-    else:
+    n_step, gamma, usable, starts = 1, 1.0, steps, steps
+    if isinstance(sampling, Transitions):
         n_step, gamma = sampling.n_step, sampling.gamma
         usable = steps if episode.terminated or episode.num_rows > steps else steps - 1
-    step = np.arange(usable)
+        starts = usable if episode.terminated else max(usable + 1 - sampling.horizon, 0)
+    step = np.arange(starts)
     after = np.minimum(step + n_step, usable)
-    total = _over_window(reward[:usable], n_step, gamma)
+    total = _over_window(reward[:usable], n_step, gamma)[:starts]
     penalty = np.zeros(usable) if episode.grasp_penalty is None else episode.grasp_penalty[:usable].astype(np.float64)
     ends = episode.terminated & (after == steps)
     discount = np.where(ends, 0.0, gamma ** (after - step))
     next_row = np.minimum(after, episode.num_rows - 1)
-    last = np.full(usable, first + steps - 1)
-    mc_return = returns_to_go(reward, gamma)[:usable]
-    return first + step, first + next_row, last, total, discount, mc_return, _over_window(penalty, n_step, gamma)
+    last = np.full(starts, first + steps - 1)
+    mc_return = returns_to_go(reward, gamma)[:starts]
+    penalty = _over_window(penalty, n_step, gamma)[:starts]
+    return first + step, first + next_row, last, total, discount, mc_return, penalty
 
 
 def _over_window(values: Array, n_step: int, gamma: float) -> Array:

@@ -12,7 +12,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def mlp(inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool = False) -> nn.Sequential:
+class Mlp(nn.Sequential):
+    """Layers one after another. With `autocast` all but the last compute in that format; the output is float32."""
+
+    autocast: torch.dtype | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.autocast is None:
+            return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
+        *hidden, last = self
+        with torch.autocast(x.device.type, self.autocast):
+            for layer in hidden:
+                x = layer(x)
+        return last(x.float())  # type: ignore[no-any-return]
+
+
+def speed_up(encoder: nn.Module, networks: nn.Module, bf16: bool, compiled: bool) -> None:
+    """bf16 and compilation for the image encoder, or, without cameras, for the MLPs among `networks`.
+
+    `encoder`: one with `cameras` and `autocast`. The last layers of MLPs, losses and optimisers stay float32.
+    """
+    parts = [encoder] if encoder.cameras else [net for net in networks.modules() if isinstance(net, Mlp)]
+    for part in parts:
+        part.autocast = torch.bfloat16 if bf16 else None  # type: ignore[assignment]
+        if compiled:
+            part.compile()
+
+
+def mlp(inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool = False) -> Mlp:
     """Linear (LayerNorm) ReLU for each hidden width, then a plain linear output."""
     layers: list[nn.Module] = []
     for width in hidden:
@@ -22,7 +49,7 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool = Fal
         layers.append(nn.ReLU(inplace=True))
         inputs = width
     layers.append(nn.Linear(inputs, outputs))
-    return nn.Sequential(*layers)
+    return Mlp(*layers)
 
 
 def tanh_mlp(inputs: int, hidden: Sequence[int], outputs: int | None = None, dropout: float = 0.0) -> nn.Sequential:

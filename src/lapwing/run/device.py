@@ -43,10 +43,12 @@ def open_device(device: str | torch.device) -> torch.device:
     return found
 
 
-def pick_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """The number format of the image encoder; `auto` takes bf16 where the hardware multiplies in it."""
+def pick_precision(name: PrecisionName, device: torch.device, images: bool = True) -> Precision:
+    """The number format of the encoder; `auto` takes bf16 for `images` where the hardware multiplies in it."""
     if name != "auto":
         return name
+    if not images:
+        return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"

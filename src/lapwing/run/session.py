@@ -101,7 +101,7 @@ def open_session(
         "options": asdict(options),
         "best_metric": best_metric,
         "device": device.type,
-        "precision": pick_precision(options.precision, device),
+        "precision": pick_precision(options.precision, device, images=bool(source.spec.cameras)),
         "processes": ranks.world_size,
         "data": source.fingerprint(),
         **further,

@@ -19,7 +19,7 @@ from lapwing.data.formats import read_recording
 from lapwing.data.frames import FrameStore
 from lapwing.data.info import success
 from lapwing.data.normalize import Normalizer
-from lapwing.episode import Episode, Recording, returns_to_go
+from lapwing.episode import Episode, Recording, endless_returns
 from lapwing.errors import DataError
 from lapwing.run.held_out import metrics
 from lapwing.run.off_data import KnownStates
@@ -101,7 +101,13 @@ class TrainingData:
         if not rewards:
             return RewardFacts((0.0, 0.0), (0.0, 0.0))
         joined = np.concatenate(rewards)
-        returns = np.concatenate([returns_to_go(reward, discount) for reward in rewards])
+        returns = np.concatenate(
+            [
+                endless_returns(episode.reward, episode.terminated, discount)
+                for episode in self._training_episodes()
+                if episode.reward is not None
+            ]
+        )
         return RewardFacts(
             (float(joined.min()), float(joined.max())),
             (min(0.0, float(returns.min())), max(0.0, float(returns.max()))),
