@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lapwing.agent import Metrics, Normalization, RewardFacts, Sampling, Scaling, Transitions
-from lapwing.agents.bc import masked_square_error
 from lapwing.agents.latent import BestOf, ConditionalVae, Critic, LatentActor
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
@@ -217,15 +216,16 @@ class LapoAgent:
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (6) on one batch, then the slow copies. Returns the diagnostics of the doc page."""
         assert batch.next_obs is not None  # promised by Transitions
-        action, reward = batch.action.flatten(1), batch.reward * self.reward_scale
+        action = held_to_the_end(batch, self.config.chunk)
+        reward = batch.reward * self.reward_scale
         feature = self.encoder(self._varied(batch.obs))
         with torch.no_grad():
             next_feature = self.encoder(self._varied(batch.next_obs))
-        metrics = self._step_critic(feature, batch, action, reward, next_feature)
+        metrics = self._step_critic(feature, action, reward, batch.discount, next_feature)
         feature = feature.detach()
         weight, advantage_metrics = self._weigh(feature, reward, batch.discount, next_feature)
         metrics |= advantage_metrics
-        metrics |= self._step_vae(feature, action, batch.is_pad, weight)
+        metrics |= self._step_vae(feature, action, weight)
         metrics |= self._step_actor(feature)
         for target, net in (
             (self.target_critic, self.critic),
@@ -240,10 +240,10 @@ class LapoAgent:
         return augment(random_shift(obs, self.config.random_shift), self.config.augment)
 
     def _step_critic(
-        self, feature: Tensor, batch: Batch, action: Tensor, reward: Tensor, next_feature: Tensor
+        self, feature: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor
     ) -> Metrics:
         with torch.no_grad():
-            target_q = reward + batch.discount * self.critic.v(next_feature)
+            target_q = reward + discount * self.critic.v(next_feature)
             if self.config.clip_targets:
                 target_q = target_q.clamp(self.value_low, self.value_high)
             raw_v = self._target_of_v(feature, action)
@@ -253,7 +253,7 @@ class LapoAgent:
         loss = critic_loss(q1, q2, v, target_q, target_v, self._v_expectile)
         imitation = torch.zeros((), device=loss.device)
         if self.bc_head is not None:
-            imitation = masked_square_error(self.bc_head(feature).view_as(batch.action), batch.action, batch.is_pad)
+            imitation = F.mse_loss(self.bc_head(feature), action)
         optimizer = self.optimizers["critic"]
         gradient_step(optimizer, loss + self.config.bc_coef * imitation, self._clip_encoder)
         low, high = self.value_low, self.value_high
@@ -310,17 +310,15 @@ class LapoAgent:
             return self.critic.v(next_feature)
         return self._target_value(next_feature, noisy=False)
 
-    def _step_vae(self, feature: Tensor, action: Tensor, is_pad: Tensor, weight: Tensor) -> Metrics:
+    def _step_vae(self, feature: Tensor, action: Tensor, weight: Tensor) -> Metrics:
         mean, log_var = self.vae.encode(feature, action)
         z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-        error = reconstruction(self.vae.decoder(feature, z), action, is_pad)
-        loss = weighted_vae_loss(error, mean, log_var, weight, self.config.kl_beta)
+        loss = weighted_vae_loss(self.vae.decoder(feature, z), action, mean, log_var, weight, self.config.kl_beta)
         gradient_step(self.optimizers["vae"], loss)
         with torch.no_grad():
-            some = slice(0, PROBES)
-            feature, action, is_pad = feature[some], action[some], is_pad[some]
-            at_mean = reconstruction(self.vae.decoder(feature, mean[some]), action, is_pad).mean()
-            at_zero = reconstruction(self.vae.decoder(feature, torch.zeros_like(mean[some])), action, is_pad).mean()
+            feature, action, probe = feature[:PROBES], action[:PROBES], mean[:PROBES]
+            at_mean = reconstruction(self.vae.decoder(feature, probe), action).mean()
+            at_zero = reconstruction(self.vae.decoder(feature, torch.zeros_like(probe)), action).mean()
         return {
             "vae_loss": loss.detach(),
             "reconstruction_mean": at_mean,
@@ -365,7 +363,7 @@ class LapoAgent:
         """Values in the data's own reward units, [B] each: q and q_pi (lower of two), v, advantage."""
         assert batch.next_obs is not None
         feature, next_feature = self._look(batch.obs), self._look(batch.next_obs)
-        q = torch.minimum(*self.critic.q(feature, batch.action.flatten(1)))
+        q = torch.minimum(*self.critic.q(feature, held_to_the_end(batch, self.config.chunk)))
         q_pi = torch.minimum(*self.critic.q(feature, self._decide(feature, "pi")))
         v = self.critic.v(feature)
         reward = batch.reward * self.reward_scale
@@ -408,6 +406,19 @@ def _value_range(config: LapoConfig, facts: RewardFacts) -> tuple[float, float, 
     return scale, low * scale, high * scale
 
 
+def held_to_the_end(batch: Batch, chunk: int) -> Tensor:
+    """The first `chunk` actions in a row, [B, K * A]; past the end of the task the last one is held.
+
+    An arm that goes on has its last target then, and the critics judge what they were taught.
+    """
+    action = batch.action[:, :chunk]
+    if chunk > 1:
+        last = (~batch.is_pad[:, :chunk]).sum(1, keepdim=True) - 1
+        steps = torch.arange(chunk, device=action.device).minimum(last)
+        action = action.gather(1, steps[..., None].expand_as(action))
+    return action.flatten(1)
+
+
 def advantage(reward: Tensor, discount: Tensor, bootstrap: Tensor, value: Tensor) -> Tensor:
     """A of equation (4), [B]: what the step earned and leads to, over what was expected."""
     return reward + discount * bootstrap - value
@@ -427,10 +438,9 @@ def critic_loss(
     return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q) + (weight * error.square()).mean()
 
 
-def reconstruction(predicted: Tensor, action: Tensor, is_pad: Tensor) -> Tensor:
-    """Squared error summed over the axes of the valid steps, [B]. predicted, action: [B, K * A]; is_pad: [B, K]."""
-    valid = ~is_pad.repeat_interleave(action.shape[1] // is_pad.shape[1], 1)
-    return ((predicted - action).square() * valid).sum(-1)
+def reconstruction(predicted: Tensor, action: Tensor) -> Tensor:
+    """Squared error summed over the axes, [B]."""
+    return (predicted - action).square().sum(-1)
 
 
 def latent_kl(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -438,6 +448,8 @@ def latent_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     return -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(-1)
 
 
-def weighted_vae_loss(error: Tensor, mean: Tensor, log_var: Tensor, weight: Tensor, kl_beta: float) -> Tensor:
-    """Equation (5). error: `reconstruction`, [B]; mean, log_var: [B, Z]; weight: [B], no gradient. Returns a scalar."""
-    return (weight * (error + kl_beta * latent_kl(mean, log_var))).mean()
+def weighted_vae_loss(
+    predicted: Tensor, action: Tensor, mean: Tensor, log_var: Tensor, weight: Tensor, kl_beta: float
+) -> Tensor:
+    """Equation (5). predicted, action: [B, K * A]; mean, log_var: [B, Z]; weight: [B], no gradient. A scalar."""
+    return (weight * (reconstruction(predicted, action) + kl_beta * latent_kl(mean, log_var))).mean()
