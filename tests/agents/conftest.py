@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from lapwing.agent import Agent, Chunks, RewardFacts, Sampling
+from lapwing.agent import Agent, Chunks, Labelled, RewardFacts, Sampling
 from lapwing.batch import Batch, Obs
 from lapwing.spec import Camera, RobotSpec, unnamed_axes
 
@@ -57,7 +57,7 @@ def make_batch() -> MakeBatch:
 
     def make(spec: RobotSpec, sampling: Sampling, size: int = 8, seed: int = 0) -> Batch:
         random = torch.Generator().manual_seed(seed)
-        chunk = sampling.horizon if isinstance(sampling, Chunks) else 1
+        chunk = 1 if isinstance(sampling, Labelled) else sampling.horizon
         last_valid = torch.randint(0, chunk, (size, 1), generator=random)
         terminal = torch.arange(size) % 2 == 1
         return Batch(

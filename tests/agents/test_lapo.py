@@ -18,6 +18,7 @@ from lapwing.agents.lapo import (
     advantage,
     advantage_weight,
     critic_loss,
+    held_to_the_end,
     latent_kl,
     reconstruction,
     weighted_vae_loss,
@@ -46,6 +47,13 @@ def test_critic_loss_by_hand() -> None:
     target_q, target_v = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 5.0])
     # (0 + 4) / 2 + (1 + 0) / 2 + (1 + 4) / 2
     assert critic_loss(q1, q2, v, target_q, target_v).item() == pytest.approx(5.0)
+
+
+def test_critic_loss_of_an_expectile_by_hand() -> None:
+    zero = torch.zeros(2)
+    # V is too low by 1 and too high by 2: 2 (0.7 * 1 + 0.3 * 4) / 2
+    loss = critic_loss(zero, zero, torch.tensor([3.0, 3.0]), zero, torch.tensor([4.0, 1.0]), v_expectile=0.7)
+    assert loss.item() == pytest.approx(1.9)
 
 
 def test_advantage_by_hand() -> None:
@@ -345,3 +353,73 @@ def make_constant(net: nn.Module, value: float) -> None:
 def assert_equal(one: nn.Module, other: nn.Module) -> None:
     for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_past_the_end_of_the_task_the_last_action_is_held(blind: RobotSpec, make_batch: MakeBatch) -> None:
+    batch = make_batch(blind, Transitions(horizon=3), size=2)
+    action = torch.arange(18.0).view(2, 3, 3)
+    batch = replace(batch, action=action, is_pad=torch.tensor([[False, False, True], [False, False, False]]))
+    assert held_to_the_end(batch, 3).tolist() == [[0, 1, 2, 3, 4, 5, 3, 4, 5], [*range(9, 18)]]
+    assert held_to_the_end(batch, 1).tolist() == [[0, 1, 2], [9, 10, 11]]
+
+
+def test_chunks_are_asked_for_learnt_and_acted(blind: RobotSpec, facts: RewardFacts, make_batch: MakeBatch) -> None:
+    agent = make_agent(blind, facts, chunk=4, n_step=2, best_of=5)
+    assert agent.sampling == Transitions(4, 0.99, 4)
+    assert agent.config.scaling.horizon == 4
+    assert make_agent(blind, facts, chunk=2, n_step=5).sampling == Transitions(5, 0.99, 2)
+    batch = make_batch(blind, agent.sampling)
+    agent.update(batch)
+    for mode in agent.modes:
+        assert agent.act(batch.obs, mode).shape == (8, 4, 3)
+
+
+def test_a_chunk_of_one_is_the_agent_without_chunks(
+    blind: RobotSpec, facts: RewardFacts, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(blind, Transitions())
+    longer = replace(batch, action=batch.action.repeat(1, 3, 1), is_pad=torch.tensor([[False, True, True]] * 8))
+    after = []
+    for given in (batch, longer):
+        agent = make_agent(blind, facts, chunk=1)
+        torch.manual_seed(1)
+        agent.update(given)
+        after.append(agent.act(batch.obs))
+    assert torch.equal(*after)
+
+
+def test_the_best_of_many_is_what_the_lower_critic_likes_most(
+    blind: RobotSpec, facts: RewardFacts, make_batch: MakeBatch
+) -> None:
+    agent = make_agent(blind, facts, best_of=6)
+    obs = make_batch(blind, agent.sampling).obs
+    assert agent.modes == ("pi", "z0", "best", "bc")
+    assert agent.best_of.latents.shape == (6, 6)
+    assert agent.best_of.latents.abs().max() <= agent.config.max_latent
+    feature, values = agent.encoder(obs), []
+    actions = [agent.target_vae.decoder(feature, latent.expand(8, -1)) for latent in agent.best_of.latents]
+    for action in actions:
+        values.append(torch.minimum(*agent.critic.q(feature, action)))
+    chosen = torch.stack(actions)[torch.stack(values).argmax(0), torch.arange(8)]
+    torch.testing.assert_close(agent.act(obs, "best")[:, 0], chosen)
+    with pytest.raises(ConfigError, match="mode 'best' does not exist here; choose one of pi, z0, bc"):
+        make_agent(blind, facts).act(obs, "best")
+
+
+def test_an_expectile_value_asks_no_policy(blind: RobotSpec, facts: RewardFacts, make_batch: MakeBatch) -> None:
+    agent = make_agent(blind, facts, value="expectile", value_expectile=0.9, bc_coef=0.0, clip_targets=False)
+    make_constant(agent.actor.net, math.nan)  # whoever asks it is told
+    make_constant(agent.target_actor.net, math.nan)
+    for net, value in (
+        (agent.critic.q1, 0.0),
+        (agent.critic.q2, 0.0),
+        (agent.critic.value, 1.0),
+        (agent.target_critic.q1, 0.5),
+        (agent.target_critic.q2, 4.0),
+    ):
+        make_constant(net, value)
+    batch = replace(make_batch(blind, agent.sampling), reward=torch.zeros(8), discount=torch.full((8,), 0.5))
+    values = agent.judge(batch)
+    torch.testing.assert_close(values["advantage"], torch.full((8,), 0.5 * 1 - 1))
+    # both Q are off by 0.5; V is 0.5 above the lower of the slow ones: 2 * 0.1 * 0.25
+    assert agent.update(batch)["critic_loss"].item() == pytest.approx(0.25 + 0.25 + 0.05)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lapwing.nets.mlp import EnsembleMlp, mlp, tanh_mlp, xavier_linear
+from lapwing.nets.mlp import EnsembleMlp, Mlp, mlp, speed_up, tanh_mlp, xavier_linear
 
 
 def test_layers_by_hand() -> None:
@@ -105,3 +105,39 @@ def test_members_start_unlike_each_other_and_like_a_network_alone() -> None:
     bound = math.sqrt(6 / 50)
     assert 0.95 * bound < net.weights[0].abs().max().item() <= bound
     assert not any(bias.any() for bias in net.biases)
+
+
+def test_half_precision_is_for_hidden_layers_and_stays_close() -> None:
+    torch.manual_seed(0)
+    net, x = mlp(3, (32, 32), 2, layer_norm=True), torch.randn(7, 3)
+    exact, seen = net(x), []
+    for layer in net:
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+    net.autocast = torch.bfloat16
+    rough = net(x)
+    assert rough.dtype == torch.float32
+    assert seen[0] == torch.bfloat16
+    assert seen[-1] == torch.float32
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)
+
+
+class Seeing(nn.Module):
+    """Stands for an image encoder."""
+
+    def __init__(self, *cameras: str) -> None:
+        super().__init__()
+        self.cameras = cameras
+        self.autocast: torch.dtype | None = None
+
+
+@pytest.mark.parametrize("cameras", [(), ("left",)])
+def test_either_the_encoder_or_the_mlps_are_sped_up(cameras: tuple[str, ...]) -> None:
+    encoder, networks = Seeing(*cameras), nn.ModuleDict({"a": mlp(3, (4,), 2), "b": nn.Sequential(mlp(2, (4,), 1))})
+    speed_up(encoder, networks, bf16=True, compiled=False)
+    inside = [net.autocast for net in networks.modules() if isinstance(net, Mlp)]
+    assert inside == [None if cameras else torch.bfloat16] * 2
+    assert (encoder.autocast is not None) == bool(cameras)
+    speed_up(encoder, networks, bf16=False, compiled=False)
+    assert encoder.autocast is None
+    assert all(net.autocast is None for net in networks.modules() if isinstance(net, Mlp))

@@ -56,6 +56,7 @@ def test_bf16_is_picked_where_the_processor_has_it(monkeypatch: pytest.MonkeyPat
     for has in (True, False):
         monkeypatch.setattr(devices, "cpu_multiplies_bf16", lambda has=has: has)
         assert pick_precision("auto", CPU) == ("bf16" if has else "fp32")
+        assert pick_precision("auto", CPU, images=False) == "fp32"
         assert pick_precision("fp32", CPU) == "fp32"
         assert pick_precision("bf16", CPU) == "bf16"
 
