@@ -29,6 +29,7 @@ bench: $(READY)
 	$(BIN)/lapwing bench lapo $(ARGS)
 	$(BIN)/lapwing bench act
 	$(BIN)/lapwing bench sac
+	$(BIN)/lapwing bench state
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

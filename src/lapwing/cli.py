@@ -38,6 +38,7 @@ COMMANDS = {
     "bench lapo": ("lapwing.commands.bench:lapo", "time a LAPO step beside a plain reference, encoder by encoder"),
     "bench act": ("lapwing.commands.bench:act", "time ACT beside a plain reference: training, acting, reading files"),
     "bench sac": ("lapwing.commands.bench:sac", "time SAC's updates beside a plain reference, and every world's steps"),
+    "bench state": ("lapwing.commands.bench:state", "time LAPO, IQL and BC without images beside plain references"),
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lapwing.commands.flags import call, parse
 from lapwing.envs import WORLDS, make_world
-from lapwing.run import bench_act, bench_data, bench_lapo, bench_sac, bench_worlds
+from lapwing.run import bench_act, bench_data, bench_lapo, bench_sac, bench_state, bench_worlds
 
 
 def data(args: Sequence[str]) -> int:
@@ -34,4 +34,10 @@ def sac(args: Sequence[str]) -> int:
     if options.world_seconds > 0:
         print()
         bench_worlds.run(WORLDS, make_world, options.repeats, options.world_seconds)
+    return 0
+
+
+def state(args: Sequence[str]) -> int:
+    """`lapwing bench state`"""
+    bench_state.run(parse(bench_state.StateBenchOptions, args, "lapwing bench state"))
     return 0

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -59,7 +59,15 @@ def process(work: Callable[[Connection, Any], None], job: Any) -> Iterator[Conne
         ours.close()
 
 
-def ask(name: str, pipe: Connection, question: Any) -> Any:
+class Line(Protocol):
+    """A pipe, or what speaks like one."""
+
+    def send(self, question: Any, /) -> None: ...
+
+    def recv(self) -> Any: ...
+
+
+def ask(name: str, pipe: Line, question: Any) -> Any:
     """Send `question` and wait for the answer. Raises LapwingError when the process ended instead."""
     try:
         pipe.send(question)
