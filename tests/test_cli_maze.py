@@ -57,7 +57,11 @@ def test_the_layout_can_be_chosen(lapwing: Lapwing, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("world", "further", "message"),
     [
-        ("pointmaze-umaze", {"quality": "human"}, "quality 'human' belongs to other worlds than the pointmazes"),
+        (
+            "pointmaze-umaze",
+            {"quality": "human"},
+            "quality 'human' is not there in world 'pointmaze-umaze'; choose noisy or expert",
+        ),
         ("hopper", {}, "world 'hopper' has no scripted operator; choose another world, or recorded data"),
         ("toy", {"format": "d4rl", "size": 16, "episodes": 1}, "D4RL's layout has no room for images"),
     ],

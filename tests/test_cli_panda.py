@@ -68,8 +68,14 @@ def test_recorded_episodes_keep_the_penalty(lapwing: Lapwing, tmp_path: Path) ->
         ),
         (("--world", "panda", "--labelled", "--n-samples", "9"), "--labelled draws whole episodes of quality mixed"),
         (("--world", "panda", "--labelled", "--quality", "noisy"), "--labelled draws whole episodes of quality mixed"),
-        (("--world", "panda-state", "--quality", "human"), "quality 'human' belongs to the toy world"),
-        (("--world", "aloha", "--quality", "noisy"), "quality 'noisy' belongs to the toy and panda worlds"),
+        (
+            ("--world", "panda-state", "--quality", "human"),
+            "quality 'human' is not there in world 'panda-state'; choose mixed, expert or noisy",
+        ),
+        (
+            ("--world", "aloha", "--quality", "noisy"),
+            "quality 'noisy' is not there in world 'aloha'; choose mixed or expert",
+        ),
         (("--world", "panda", "--size", "8"), "size: got 8, expected at least 16 pixels for the panda world's cameras"),
     ],
 )

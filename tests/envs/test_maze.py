@@ -197,7 +197,7 @@ def test_worlds_without_an_operator_say_so() -> None:
         seed = {} if make is make_expert_world else {"seed": 0}
         with pytest.raises(WorldError, match="world 'door' has no scripted operator"):
             make("door", quality="expert", **seed)
-        with pytest.raises(WorldError, match="quality 'mixed' belongs to other worlds"):
+        with pytest.raises(WorldError, match="quality 'mixed' is not there in world 'pointmaze-"):
             make("pointmaze-umaze", quality="mixed", **seed)
 
 

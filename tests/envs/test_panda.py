@@ -378,7 +378,9 @@ def test_the_world_and_its_operator_come_as_a_pair() -> None:
     action = expert(observation)
     assert action is not None
     assert (action.shape, action.dtype) == ((4,), np.float32)
-    with pytest.raises(WorldError, match="quality 'human' belongs to the toy world; choose mixed, expert or noisy"):
+    with pytest.raises(
+        WorldError, match="quality 'human' is not there in world 'panda-state'; choose mixed, expert or noisy"
+    ):
         make_expert_world("panda-state", quality="human")
 
 

@@ -5,25 +5,41 @@ from __future__ import annotations
 import json
 from collections import Counter
 from itertools import islice
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lapwing.envs import REACH_WORLDS, WORLDS, make_expert_world, make_world, sample_world, world_spec
+from lapwing.envs import WORLDS, make_expert_world, make_world, sample_world, world_spec
 from lapwing.envs.drawing import CLOSED_HAND, LEFT_END, OPEN_HAND, PALETTE, RIGHT_END, TARGET_BAR
 from lapwing.envs.reach import MAX_STEPS, Reach
 from lapwing.envs.reach_camera import GOAL
 from lapwing.envs.reach_expert import Operators, expert
-from lapwing.envs.reach_scene import HALF_BAR, HIGH, HOLDING, LOW, OPEN, REACH, SHUT, STEP, Mode, distance
+from lapwing.envs.reach_scene import (
+    HALF_BAR,
+    HIGH,
+    HOLDING,
+    LOW,
+    OPEN,
+    REACH,
+    SHUT,
+    STEP,
+    ArmCount,
+    GripperMode,
+    Mode,
+    distance,
+)
 from lapwing.episode import Array, Episode, Observation
 from lapwing.errors import ConfigError, SpecError, WorldError
 from lapwing.gripper import grasp_axes, setup_mode
 from lapwing.spec import RobotSpec
 
-NAMES = tuple(REACH_WORLDS)
-MODES = {name: Mode(*setup) for name, setup in REACH_WORLDS.items()}
+MODES = {
+    f"toy-{arms}-{gripper}": Mode(arms, gripper) for arms in get_args(ArmCount) for gripper in get_args(GripperMode)
+}
+NAMES = tuple(MODES)
 LEARNED = tuple(name for name in NAMES if MODES[name].learned)
 VARIANTS = tuple(name + variant for name in NAMES for variant in ("", "-state"))
 

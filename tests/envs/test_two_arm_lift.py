@@ -138,7 +138,7 @@ def test_an_action_that_does_not_fit_is_refused(world, action: Array) -> None:  
 @needs_robosuite
 @pytest.mark.parametrize("quality", ["mixed", "human"])
 def test_qualities_that_are_not_there_are_refused(quality: str) -> None:
-    with pytest.raises(WorldError, match="not there in the two-arm-lift world; choose expert or noisy"):
+    with pytest.raises(WorldError, match="not there in world 'two-arm-lift-state'; choose noisy or expert"):
         sample_world(STATE, quality=quality, seed=0)  # type: ignore[arg-type]
 
 
