@@ -61,6 +61,13 @@ def test_success_by_rewards_needs_a_termination_and_a_reward(tiny_episodes):
     assert success(episodes) == {"successes": 1, "episodes": 4, "rate": 0.25, "source": "rewards"}
 
 
+@pytest.mark.parametrize("terminated", [True, False])
+def test_rewards_on_the_way_tell_nothing_of_success(tiny_episodes, terminated):
+    """A hopper is rewarded until it falls, a ball for staying at its goal."""
+    alive = np.ones_like(tiny_episodes[0].reward)
+    assert success([replace(tiny_episodes[0], success=None, reward=alive, terminated=terminated)]) is None
+
+
 def test_the_text_says_where_success_comes_from(tiny_flat, tiny_spec, tiny_episodes, tmp_path, lerobot):
     def text(episodes):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.hdf5"
@@ -71,10 +78,11 @@ def test_the_text_says_where_success_comes_from(tiny_flat, tiny_spec, tiny_episo
 
     labelled = text([replace(episode, success=True) for episode in tiny_episodes])
     assert "success   100% (6 of 6, labelled; 95 % interval 61% to 100%)" in labelled
-    plain = text([replace(episode, success=None) for episode in tiny_episodes])
+    late = [np.where(np.arange(episode.num_steps) < episode.num_steps - 1, 0, 1) for episode in tiny_episodes]
+    plain = text([replace(one, success=None, reward=reward) for one, reward in zip(tiny_episodes, late, strict=True)])
     assert "of 6, by rewards: ended by the task with a reward above 0; " in plain
     bare = text([replace(episode, success=None, reward=None) for episode in tiny_episodes])
-    assert "success   unknown (neither labels nor rewards)" in bare
+    assert "success   unknown (no labels, and no rewards that come with success alone)" in bare
     assert "returns   no rewards" in bare
     assert "episodes  6 (4 terminated, 2 cut), 39 steps, 4 s at 10 Hz" in bare
     assert "cameras   left 6x8, right 6x8, global 6x8" in bare

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,12 @@ def test_what_loses_to_holding_still_has_a_remedy(run: Path, is_relative: bool, 
     errors = dict.fromkeys(("pi", "hold", "mean"), ActionError(5, 0.9, {}, (1, 1, 1)))
     (run / "held_out.json").write_text(json.dumps(make_held_out(errors=errors).to_dict()))
     assert [one for one in findings(read_results(run), []) if "no nearer than" in one.text and remedy in one.text]
+
+
+def test_the_first_finding_tells_the_score_where_there_is_one(run: Path) -> None:
+    scored = replace(make_evaluation(80), figures={"score": 86.31})
+    save_evaluation(run, "toy", 5, {"pi": scored}, "step-00001500")
+    assert "(95 % interval 71 to 87 %), D4RL's score 86.3, clearly more" in findings(read_results(run), [])[0].text
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def _spread_text(spread: dict[str, float]) -> str:
 
 def _success_text(counted: dict[str, Any] | None) -> str:
     if counted is None:
-        return "unknown (neither labels nor rewards)"
+        return "unknown (no labels, and no rewards that come with success alone)"
     how = "labelled" if counted["source"] == "labels" else "by rewards: ended by the task with a reward above 0"
     low, high = wilson_interval(counted["successes"], counted["episodes"])
     return (
@@ -110,15 +110,17 @@ def _returns(episodes: Sequence[Episode]) -> dict[str, float] | None:
 def success(episodes: Sequence[Episode]) -> dict[str, Any] | None:
     """Successes among the episodes that tell, and how they tell.
 
-    By their label where any has one; otherwise a success is a task that ended with a reward above 0.
+    By their label where any has one; otherwise a success is a task that ended with a reward above 0. Rewards above 0
+    on the way (for staying alive, for being at a goal) are no sign of success: then nobody knows.
     """
     labels = [episode.success for episode in episodes if episode.success is not None]
     source = "labels"
     if not labels:
         source = "rewards"
-        labels = [
-            episode.terminated and bool(episode.reward[-1] > 0) for episode in episodes if episode.reward is not None
-        ]
+        rewarded = [(episode.terminated, episode.reward) for episode in episodes if episode.reward is not None]
+        if any((reward[:-1] > 0).any() for _, reward in rewarded):
+            return None
+        labels = [terminated and bool(reward[-1] > 0) for terminated, reward in rewarded]
     if not labels:
         return None
     return {"successes": sum(labels), "episodes": len(labels), "rate": sum(labels) / len(labels), "source": source}

@@ -62,7 +62,8 @@ def _name(one: Judged) -> str:
 
 
 def _page(found: Selection) -> str:
-    over = f"Lapwing selection · {len(found.policies)} policies · {found.data} · seed {found.seed}"
+    number = "1 policy" if len(found.policies) == 1 else f"{len(found.policies)} policies"
+    over = f"Lapwing selection · {number} · {found.data} · seed {found.seed}"
     sections = (_ranking(found), _actions(found), _critics(found), _courses(found), _basis(found))
     return page("Which checkpoint to try first", over, verdict(found), _tiles(found), sections)
 

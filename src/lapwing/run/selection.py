@@ -107,7 +107,7 @@ def _choice(found: Selection) -> Finding:
 def _against_data(found: Selection) -> Iterator[Finding]:
     low, high = found.first.interval
     said = f"Its value is estimated at {found.first.value:.3g} ({low:.3g} to {high:.3g})"
-    data = f"the recorded episodes from the same starts earned {found.data_value:.3g}"
+    data = f"the recorded episodes from the same starts earned {found.data_value:.3g} until they ended or were cut"
     if low > found.data_interval[1]:
         yield Finding("good", f"{said}; {data}.")
     elif high < found.data_interval[0]:

@@ -60,8 +60,8 @@ def _at(run: RunResults, step: int | None) -> str:
 
 def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults]) -> Iterator[Finding]:
     mode, result = next(iter(world.modes.items()))
+    score = f", D4RL's score {result.figures['score']:.1f}" if "score" in result.figures else ""
     if "success" not in result.flags:
-        score = f", D4RL's score {result.figures['score']:.1f}" if "score" in result.figures else ""
         yield Finding(
             "fair",
             f"In the world {world.world} the policy ({mode}{_at(run, world.step)}) earns {np.mean(result.returns):.4g} "
@@ -71,7 +71,7 @@ def _in_world(run: RunResults, world: WorldResult, others: Sequence[RunResults])
     low, high = result.interval()
     said = (
         f"In the world {world.world} the policy ({mode}{_at(run, world.step)}) succeeds in "
-        f"{percent(result.success_rate)} of {result.episodes} fresh episodes (95 % interval {span((low, high))})"
+        f"{percent(result.success_rate)} of {result.episodes} fresh episodes (95 % interval {span((low, high))}){score}"
     )
     data = run.data_success()
     if data is None:
