@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ from statistics import median
 
 import d3rlpy
 import numpy as np
+import structlog
 import torch
 from d3rlpy.algos import IQLConfig, PLASConfig  # by name: `import *` would bring its own `torch` along
 from d3rlpy.models import VectorEncoderFactory
@@ -130,6 +132,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="for each algorithm in each round")
     parser.add_argument("--serve", action="store_true", help="be a worker of `lapwing bench state --d3rlpy`")
     options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))  # not of each buffer
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     (serve if options.serve else show)(options)

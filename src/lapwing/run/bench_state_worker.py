@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lapwing.agent import Agent, RewardFacts
+from lapwing.agent import Agent, Labelled, RewardFacts
 from lapwing.agents import bc, iql, lapo
 from lapwing.data.dataset import Dataset
 from lapwing.data.frames import FrameStore
@@ -92,7 +92,9 @@ def robot(sizes: Sizes) -> RobotSpec:
 def _ours(job: Job, device: torch.device) -> Side:
     agent = make_agent(job)
     agent.prepare(device, bf16=job.variant == "bf16", compiled=job.variant == "compiled")
-    batches = (batch.to(device) for batch in _dataset(job, agent).stream(agent.sampling, job.sizes.batch, seed=0))
+    sampling = agent.sampling
+    assert not isinstance(sampling, Labelled)
+    batches = (batch.to(device) for batch in _dataset(job, agent).stream(sampling, job.sizes.batch, seed=0))
     ready = next(batches)
     return Side(update=lambda: agent.update(ready), draw=lambda: next(batches))
 
