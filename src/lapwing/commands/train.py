@@ -34,7 +34,7 @@ Config = TypeVar("Config")
 Preset = TypeVar("Preset")
 NoPreset = tyro.conf.Suppress[None]
 PaperPreset = Literal["product", "original"]
-LapoPreset = Literal["product", "documents", "original"]
+LapoPreset = Literal["product", "state", "documents", "original"]
 SacPreset = Literal["product", "serl-notes", "hilserl"]
 ActPreset = Literal["product", "original", "cobot-magic"]
 
