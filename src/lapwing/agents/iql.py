@@ -131,7 +131,7 @@ class IqlAgent:
         self.optimizer = torch.optim.Adam(groups, lr=self.config.lr, fused=True)
 
     def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
-        """Move to `device`. bf16 and compilation serve the image encoder alone."""
+        """Move to `device`. bf16 and compilation are as `speed_up` says."""
         self.networks.to(device)
         self._make_optimizer()
         speed_up(self.encoder, self.networks, bf16, compiled)

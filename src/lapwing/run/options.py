@@ -62,9 +62,10 @@ class TrainOptions:
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where to compute; auto: cuda, then mps, then cpu."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the image encoder; auto: bf16 where the hardware has it."""
+    """Number format of the image encoder, or, without cameras, of MLPs (not of SAC's); auto: bf16 for images where the
+    hardware has it."""
     compile: bool = False
-    """Compile the image encoder: a slow start for faster steps."""
+    """Compile the image encoder, or the MLPs without cameras: a slow start for faster steps."""
     threads: int | None = None
     """CPU threads of one operation; None: PyTorch's choice."""
 
