@@ -211,7 +211,8 @@ def test_each_doubt_is_told(selection: Selection) -> None:
     assert "farther from the recorded ones than" in told(with_first(selection, action_error=1.4))
     assert "still moved" in told(with_first(selection, course=(*[0.2] * 15, 0.4, 0.5, 0.6, 0.7, 0.9)))
     assert "less than the data" in told(replace(selection, data_value=2.0, data_interval=(1.5, 2.5)))
-    assert "only the first action" in told(with_first(selection, chunk=8))
+    assert "--execute" not in told(with_first(selection, chunk=8))
+    assert "Of chunks 10 actions were judged" in told(with_first(selection, chunk=10))
     assert "flatter them" in told(replace(selection, trained_on=True))
     assert "nothing to rank" in told(replace(selection, policies=selection.policies[:1]))
 

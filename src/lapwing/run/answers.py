@@ -22,6 +22,7 @@ from lapwing.run.policy import Policy
 
 JUDGED = 2048  # samples that actions are compared at, and values with returns
 NEIGHBOURS = 8192  # training samples that actions are looked for among
+LONGEST = 10  # actions of a chunk that are judged as one: longer ones leave too few windows, and too wide ones
 USUAL = 0.95  # share of the recorded actions of held-out episodes that counts as near the data
 
 
@@ -29,10 +30,12 @@ USUAL = 0.95  # share of the recorded actions of held-out episodes that counts a
 class Answers:
     """What one policy does, in the units of the values, float32.
 
-    next_action: [N, A] after the transitions; start_action: [S, A] at the starts; judged_action: [J, A].
+    chunk: how many actions it plays before it looks again, K. next_action: [N, K * A] after the transitions of so many
+    steps; start_action: [S, K * A] at the starts; judged_action: [J, A], the first.
     """
 
     mode: str
+    chunk: int
     next_action: Array
     start_action: Array
     judged_action: Array
@@ -72,32 +75,36 @@ def ask(
 ) -> list[Answers]:
     """What a checkpoint does in each of `modes`: after `limit` transitions of `train`, at the starts and at `rows`.
 
-    An agent of chunks is asked anew at every step and its first action is taken: fitted values are of policies that
-    look at every observation.
+    Of a chunk so much as is played, `LONGEST` actions at most.
     """
     agent, device = candidate.agent, candidate.device
-    policies = [Policy(agent, candidate.spec, candidate.normalizer, mode, device, Execution(steps=1)) for mode in modes]
+    chunk = min(int(getattr(agent.config, "chunk", 1)), LONGEST)
+    execution = Execution(steps=chunk)
+    policies = [Policy(agent, candidate.spec, candidate.normalizer, mode, device, execution) for mode in modes]
     after: list[list[Array]] = [[] for _ in policies]
-    for batch, _ in train.ordered(Transitions(), BLOCK, limit):
+    for batch, _ in train.ordered(Transitions(chunk, horizon=chunk), BLOCK, limit):
         assert batch.next_obs is not None  # promised by Transitions
         seen = observation(batch.next_obs, train.normalizer)
         for policy, parts in zip(policies, after, strict=True):
-            parts.append(_encoded(policy, seen, train))
+            parts.append(_encoded(policy, seen, train, chunk))
     return [
         Answers(
             policy.mode,
+            chunk,
             np.concatenate(parts),
-            _encoded(policy, start, train),
-            np.concatenate([_encoded(policy, one, train) for one in rows.seen]),
+            _encoded(policy, start, train, chunk),
+            np.concatenate([_encoded(policy, one, train, 1) for one in rows.seen]),
         )
         for policy, parts in zip(policies, after, strict=True)
     ]
 
 
-def _encoded(policy: Policy, seen: Observation, train: Dataset) -> Array:
+def _encoded(policy: Policy, seen: Observation, train: Dataset, chunk: int) -> Array:
+    """What a policy plays from here on without looking again, [B, chunk * A]."""
     policy.reset()
-    encoded: Array = train.normalizer.encode_action(policy(seen)[:, None], seen.state)[:, 0]
-    return encoded
+    actions = np.stack([policy(seen) for _ in range(chunk)], 1)
+    encoded: Array = train.normalizer.encode_action(actions, seen.state)
+    return encoded.reshape(len(encoded), -1)
 
 
 def calibration(candidate: Candidate, rows: Rows) -> Calibration | None:

@@ -58,9 +58,9 @@ class FitOptions:
 class Evidence:
     """Recorded transitions as the values see them.
 
-    feature: float32 [N, F] of the observation; action: [N, A]; reward, discount: [N], discount 0 where the task
-    terminated; next_feature: [N, F]; episode: int64 [N], counted from 0; bounds: lowest and highest value that is
-    possible.
+    feature: float32 [N, F] of the observation; action: [N, A], of all steps of a chunk; reward, discount: [N], over
+    these steps, discount 0 where the task terminated; next_feature: [N, F]; episode: int64 [N], counted from 0;
+    bounds: lowest and highest value that is possible.
     """
 
     feature: Tensor

@@ -5,7 +5,7 @@ Choosing by fitted Q evaluation follows Paine et al. (2020). Estimates rank poli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,6 @@ class _Asked:
 
     checkpoint: Checkpoint
     algorithm: str
-    chunk: int
     answers: Answers
     calibration: Calibration | None
 
@@ -84,8 +83,11 @@ def select(
     asked: list[_Asked] = []
     for checkpoint in tqdm(checkpoints, desc="ask policies", unit="checkpoint", leave=False, disable=None):
         asked += _ask(book, open_candidate(checkpoint, device), options)
-    evidence = gather(book.train, book.features, options.discount, options.samples)
-    return _assemble(book, asked, evidence, _fit(book, asked, evidence, fit, device), options, fit)
+    evidence = {
+        chunk: gather(book.train, book.features, options.discount, options.samples, chunk)
+        for chunk in {1, *(one.answers.chunk for one in asked)}
+    }
+    return _assemble(book, asked, evidence[1], _fit(book, asked, evidence, fit, device), options, fit)
 
 
 @dataclass(frozen=True)
@@ -126,23 +128,36 @@ def _ask(book: _Book, candidate: Candidate, options: SelectOptions) -> list[_Ask
     agent = candidate.agent
     modes = agent.modes if options.all_modes else agent.modes[:1]
     judged = calibration(candidate, book.rows)
-    chunk = int(getattr(agent.config, "chunk", 1))
     answers = ask(candidate, modes, book.train, options.samples, book.start, book.rows)
-    return [_Asked(candidate.checkpoint, candidate.algorithm, chunk, one, judged) for one in answers]
+    return [_Asked(candidate.checkpoint, candidate.algorithm, one, judged) for one in answers]
 
 
-def _fit(book: _Book, asked: Sequence[_Asked], evidence: Evidence, fit: FitOptions, device: torch.device) -> Fit:
-    after = np.stack([one.answers.next_action for one in asked], 1)
-    at_start = np.stack([one.answers.start_action for one in asked], 1)
-    with tqdm(total=fit.steps, desc=f"fit values of {len(asked)} policies", unit="step", disable=None) as bar:
-        return fit_values(
-            evidence.to(device),
-            torch.from_numpy(after).to(device),
-            book.features.at(book.start).to(device),
-            torch.from_numpy(at_start).to(device),
-            fit,
-            lambda step: bar.update(1),
-        )
+def _fit(
+    book: _Book, asked: Sequence[_Asked], evidence: Mapping[int, Evidence], fit: FitOptions, device: torch.device
+) -> Fit:
+    """Values of all, fitted together where they play chunks of one length."""
+    chunks = np.array([one.answers.chunk for one in asked])
+    groups = [np.flatnonzero(chunks == chunk) for chunk in sorted(set(chunks.tolist()))]
+    with tqdm(
+        total=len(groups) * fit.steps, desc=f"fit values of {len(asked)} policies", unit="step", disable=None
+    ) as bar:
+        fits = []
+        for group in groups:
+            after = np.stack([asked[int(place)].answers.next_action for place in group], 1)
+            at_start = np.stack([asked[int(place)].answers.start_action for place in group], 1)
+            fits.append(
+                fit_values(
+                    evidence[int(chunks[group[0]])].to(device),
+                    torch.from_numpy(after).to(device),
+                    book.features.at(book.start).to(device),
+                    torch.from_numpy(at_start).to(device),
+                    fit,
+                    lambda step: bar.update(1),
+                )
+            )
+    back = np.argsort(np.concatenate(groups))
+    value = np.concatenate([one.value for one in fits])[back]
+    return Fit(value, np.concatenate([one.course for one in fits], 1)[:, back], fits[0].steps)
 
 
 def _assemble(
@@ -160,7 +175,7 @@ def _assemble(
                 label=one.checkpoint.label,
                 algorithm=one.algorithm,
                 mode=one.answers.mode,
-                chunk=one.chunk,
+                chunk=one.answers.chunk,
                 value=float(ranking.value[place]),
                 interval=ranking.interval[place],
                 best=float(ranking.best[place]),

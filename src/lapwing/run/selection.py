@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lapwing.run.answers import LONGEST
 from lapwing.run.held_out import FEW_EPISODES, Calibration
 from lapwing.run.page import Finding, Tone
 from lapwing.run.verdict import RANKS_WELL, percent
@@ -27,7 +28,7 @@ class Judged:
     value: the estimate, discounted, in units of reward, with its 95 % interval; best: probability that it is the best
     of those judged; behind: 95 % interval of the best estimate less this one, None for the best itself; action_error:
     in units of the variance; off_data: share of actions far from all recorded ones; chunk: actions that it
-    predicts at once, of which only the first was judged.
+    plays before it looks again, valued as one.
     """
 
     run: str
@@ -133,8 +134,10 @@ def _doubts(found: Selection) -> Iterator[Finding]:
     rank = math.nan if first.calibration is None else first.calibration.spearman
     if rank < RANKS_WELL:
         yield Finding("fair", f"Its own critic ranks the held-out returns with a correlation of only {rank:.2f}.")
-    if any(one.chunk > 1 for one in found.policies):
-        yield Finding("fair", "Of chunks only the first action was judged, as with `lapwing eval --execute 1`.")
+    if any(one.chunk == LONGEST for one in found.policies):
+        yield Finding(
+            "fair", f"Of chunks {LONGEST} actions were judged, as `lapwing eval --execute {LONGEST}` plays them."
+        )
     if found.trained_on:
         yield Finding("fair", "Some runs trained on the episodes judged here: their action errors flatter them.")
     yield Finding("fair", "Estimates rank checkpoints, they promise no success: try the first few with care.")
