@@ -230,9 +230,10 @@ class LapoAgent:
         feature = self.encoder(self._varied(batch.obs))
         with torch.no_grad():
             next_feature = self.encoder(self._varied(batch.next_obs))
-        metrics = self._step_critic(feature, action, reward, batch.discount, next_feature)
+        worth, ahead = self._slow_values(feature, action, next_feature)
+        metrics = self._step_critic(feature, action, reward, batch.discount, next_feature, worth)
         feature = feature.detach()
-        weight, advantage_metrics = self._weigh(feature, reward, batch.discount, next_feature)
+        weight, advantage_metrics = self._weigh(feature, reward, batch.discount, next_feature, ahead)
         metrics |= advantage_metrics
         metrics |= self._step_vae(feature, action, weight)
         metrics |= self._step_actor(feature)
@@ -249,14 +250,14 @@ class LapoAgent:
         return augment(random_shift(obs, self.config.random_shift), self.config.augment)
 
     def _step_critic(
-        self, feature: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor
+        self, feature: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor, worth: Tensor
     ) -> Metrics:
+        """`worth`: what V is to learn, before the clamp."""
         with torch.no_grad():
             target_q = reward + discount * self.critic.v(next_feature)
             if self.config.clip_targets:
                 target_q = target_q.clamp(self.value_low, self.value_high)
-            raw_v = self._target_of_v(feature, action)
-            target_v = raw_v.clamp(self.value_low, self.value_high)
+            target_v = worth.clamp(self.value_low, self.value_high)
         q1, q2 = self.critic.q(feature, action)
         v = self.critic.v(feature)
         loss = critic_loss(q1, q2, v, target_q, target_v, self._v_expectile)
@@ -274,7 +275,7 @@ class LapoAgent:
             "q_max": q1.detach().max() / self.reward_scale,
             "v_mean": v.detach().mean() / self.reward_scale,
             "q_out_of_range": ((q1.detach() < low) | (q1.detach() > high)).float().mean(),
-            "v_target_clipped": (raw_v != target_v).float().mean(),
+            "v_target_clipped": (worth != target_v).float().mean(),
             "encoder_grad_norm": self._encoder_grad_norm.to(loss.device),
         }
 
@@ -289,35 +290,38 @@ class LapoAgent:
         """0.5 is the plain mean, of what the latent policy is worth."""
         return self.config.value_expectile if self.config.value == "expectile" else 0.5
 
-    def _target_of_v(self, feature: Tensor, action: Tensor) -> Tensor:
-        if self.config.value == "expectile":
-            return torch.minimum(*self.target_critic.q(feature, action))
-        return self._target_value(feature, noisy=True)
-
     @torch.no_grad()
-    def _target_value(self, feature: Tensor, noisy: bool) -> Tensor:
-        """T of equation (2), [B]. The paper's code adds clipped noise to the latent for V's target only."""
-        z = self.target_actor(feature)
-        if noisy:
-            z = z + (0.1 * torch.randn_like(z)).clamp_(-0.2, 0.2)
+    def _slow_values(self, feature: Tensor, action: Tensor, next_feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What V is to learn and, where the policy's value is, T of the next observation, [B] each.
+
+        Both are asked of the slow copies in one pass. The paper's code adds clipped noise for V's target only.
+        """
+        if self.config.value == "expectile":
+            return torch.minimum(*self.target_critic.q(feature, action)), None
+        both = torch.cat([feature, next_feature])
+        z = self.target_actor(both)
+        now, later = z.chunk(2)
+        now = now + (0.1 * torch.randn_like(now)).clamp_(-0.2, 0.2)
+        worth, ahead = self._target_value(both, torch.cat([now, later])).chunk(2)
+        return worth, ahead
+
+    def _target_value(self, feature: Tensor, z: Tensor) -> Tensor:
+        """T of equation (2) for these latents, [B]."""
         q1, q2 = self.target_critic.q(feature, self.target_vae.decoder(feature, z))
         share = self.config.doubleq_min
         return share * torch.minimum(q1, q2) + (1 - share) * torch.maximum(q1, q2)
 
     @torch.no_grad()
-    def _weigh(self, feature: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor) -> tuple[Tensor, Metrics]:
+    def _weigh(
+        self, feature: Tensor, reward: Tensor, discount: Tensor, next_feature: Tensor, ahead: Tensor | None
+    ) -> tuple[Tensor, Metrics]:
         """Equation (4), with the critic as it is after its step."""
-        gain = advantage(reward, discount, self._bootstrap(next_feature), self.critic.v(feature))
+        bootstrap = self.critic.v(next_feature) if ahead is None else ahead
+        gain = advantage(reward, discount, bootstrap, self.critic.v(feature))
         return advantage_weight(gain, self.config.expectile), {
             "advantage_mean": gain.mean() / self.reward_scale,
             "advantage_positive": (gain > 0).float().mean(),
         }
-
-    def _bootstrap(self, next_feature: Tensor) -> Tensor:
-        """What the advantage (4) expects from the next observation on, [B]."""
-        if self.config.value == "expectile":
-            return self.critic.v(next_feature)
-        return self._target_value(next_feature, noisy=False)
 
     def _step_vae(self, feature: Tensor, action: Tensor, weight: Tensor) -> Metrics:
         mean, log_var = self.vae.encode(feature, action)
@@ -325,9 +329,9 @@ class LapoAgent:
         loss = weighted_vae_loss(self.vae.decoder(feature, z), action, mean, log_var, weight, self.config.kl_beta)
         gradient_step(self.optimizers["vae"], loss)
         with torch.no_grad():
-            feature, action, probe = feature[:PROBES], action[:PROBES], mean[:PROBES]
-            at_mean = reconstruction(self.vae.decoder(feature, probe), action).mean()
-            at_zero = reconstruction(self.vae.decoder(feature, torch.zeros_like(probe)), action).mean()
+            probe = mean[:PROBES]
+            decoded = self.vae.decoder(feature[:PROBES].repeat(2, 1), torch.cat([probe, torch.zeros_like(probe)]))
+            at_mean, at_zero = reconstruction(decoded, action[:PROBES].repeat(2, 1)).view(2, -1).mean(1)
         return {
             "vae_loss": loss.detach(),
             "reconstruction_mean": at_mean,
@@ -376,7 +380,11 @@ class LapoAgent:
         q_pi = torch.minimum(*self.critic.q(feature, self._decide(feature, "pi")))
         v = self.critic.v(feature)
         reward = batch.reward * self.reward_scale
-        gain = advantage(reward, batch.discount, self._bootstrap(next_feature), v)
+        if self.config.value == "expectile":
+            ahead = self.critic.v(next_feature)
+        else:
+            ahead = self._target_value(next_feature, self.target_actor(next_feature))
+        gain = advantage(reward, batch.discount, ahead, v)
         values = {"q": q, "q_pi": q_pi, "v": v, "advantage": gain}
         return {name: value / self.reward_scale for name, value in values.items()}
 
@@ -403,7 +411,7 @@ def _value_range(config: LapoConfig, facts: RewardFacts) -> tuple[float, float, 
     if config.scale_reward:
         if facts.reward[1] <= 0:
             raise ConfigError(
-                f"lapo: the largest reward is {facts.reward[1]}, dividing by it would flip or destroy the rewards; "
+                f"lapo: the largest reward is {facts.reward[1]:g}, dividing by it would flip or destroy the rewards; "
                 "expected a positive one: shift the rewards, or use --no-scale-reward"
             )
         scale = 1 / facts.reward[1]
