@@ -43,5 +43,5 @@ $(READY): pyproject.toml constraints.txt
 		rm -rf $(VENV); \
 		echo "cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "setting up $(VENV), once: about 5 GB to download, most of it PyTorch with CUDA (for the CPU build see README.md)"
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,sim,lerobot,ros,ray]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,sim,gym,lerobot,ros,ray]'
 	@touch $@

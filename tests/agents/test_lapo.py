@@ -153,10 +153,10 @@ def test_range_of_values_from_returns_and_from_rewards(blind: RobotSpec) -> None
     assert (agent.reward_scale, agent.value_low, agent.value_high) == pytest.approx((0.25, -2.5, 10))
 
 
-@pytest.mark.parametrize("highest", [0.0, -1.0])
-def test_rewards_that_cannot_be_scaled_are_refused(blind: RobotSpec, highest: float) -> None:
+@pytest.mark.parametrize("highest", [0, -1])
+def test_rewards_that_cannot_be_scaled_are_refused(blind: RobotSpec, highest: int) -> None:
     facts = RewardFacts(reward=(-3.0, highest), returns=(-3.0, 0.0))
-    with pytest.raises(ConfigError, match=f"the largest reward is {highest}.*expected a positive one: shift"):
+    with pytest.raises(ConfigError, match=f"the largest reward is {highest}, .*expected a positive one: shift"):
         make_agent(blind, facts, scale_reward=True)
     assert make_agent(blind, facts, scale_reward=False).reward_scale == 1
 
