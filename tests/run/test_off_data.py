@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,8 +124,8 @@ def normalizer() -> Normalizer:
 def test_the_start_value_is_the_critics() -> None:
     starts = np.array([[1.0], [3.0], [5.0]], np.float32)  # 0, 1, 2 normalised
     cpu = torch.device("cpu")
-    assert start_value(Judging(), normalizer(), starts, cpu) == pytest.approx(1.0)
-    assert start_value(SimpleNamespace(modes=("bc",)), normalizer(), starts, cpu) is None
+    agent = Judging()
+    assert start_value(agent, agent, normalizer(), starts, cpu) == pytest.approx(1.0)
 
 
 def test_figures_are_kept_and_shown() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import tyro
 
-from lapwing.agent import Agent
+from lapwing.agent import Agent, Judge
 from lapwing.commands.flags import parse
 from lapwing.data.normalize import Normalizer
 from lapwing.data.scores import normalised_score
@@ -19,7 +19,7 @@ from lapwing.env import BatchEnv
 from lapwing.envs import D4RL_DATA, World, make_world, world_spec
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run import evaluate as evaluating
-from lapwing.run.checkpoint import Which, find_checkpoint, load_acting
+from lapwing.run.checkpoint import Which, find_checkpoint, load_acting, with_critics
 from lapwing.run.classifier_report import is_classifier, write_classifier_report
 from lapwing.run.controls import Blind, Hold
 from lapwing.run.device import pick_device
@@ -123,7 +123,8 @@ def _evaluate_modes(command: Evaluate, checkpoint: Path) -> tuple[dict[str, Eval
     size = spec.cameras[0].height if spec.cameras else 84
     copies = SIDE_BY_SIDE if command.world.startswith(("toy", "pointmaze")) else HEAVY_SIDE_BY_SIDE
     world = make_world(command.world, min(command.episodes, copies), size)
-    tracing = _Tracing(command, agent, normalizer, meta["config"].get("discount", UNDISCOUNTED), device)
+    judge = None if spec.cameras else with_critics(agent, checkpoint)
+    tracing = _Tracing(command, agent, judge, normalizer, meta["config"].get("discount", UNDISCOUNTED), device)
     try:
         results = {
             mode: tracing.evaluate(policy, world, FILMED if mode == modes[0] else 0, mode == agent.modes[0])
@@ -138,10 +139,16 @@ class _Tracing:
     """Evaluations with their figures: what the flags of the world do not say (`FIGURES`)."""
 
     def __init__(
-        self, command: Evaluate, agent: Agent, normalizer: Normalizer, discount: float, device: torch.device
+        self,
+        command: Evaluate,
+        agent: Agent,
+        judge: Judge | None,
+        normalizer: Normalizer,
+        discount: float,
+        device: torch.device,
     ) -> None:
-        self._command, self._agent, self._normalizer, self._device = command, agent, normalizer, device
-        self._discount, self._known = discount, load_known_states(command.run)
+        self._command, self._agent, self._judge, self._normalizer = command, agent, judge, normalizer
+        self._device, self._discount, self._known = device, discount, load_known_states(command.run)
 
     def evaluate(self, policy: Actor, world: BatchEnv, filmed: int, is_deployed: bool) -> Evaluation:
         traced = Traced(world, self._discount)
@@ -153,11 +160,10 @@ class _Tracing:
             yield "score", normalised_score(D4RL_DATA[self._command.world], float(np.mean(result.returns)))
         if self._known is not None:
             yield "off_data", self._known.share_off(self._normalizer.encode_state(np.concatenate(traced.visited)))
-        if is_deployed and not traced.spec.cameras:
-            value = start_value(self._agent, self._normalizer, np.stack(traced.starts), self._device)
-            if value is not None:
-                yield "start_value", value
-                yield "discounted_return", float(np.mean(traced.discounted))
+        if is_deployed and self._judge is not None:
+            starts = np.stack(traced.starts)
+            yield "start_value", start_value(self._agent, self._judge, self._normalizer, starts, self._device)
+            yield "discounted_return", float(np.mean(traced.discounted))
 
 
 def _expect_robot(command: Evaluate, trained: RobotSpec, world: RobotSpec) -> None:

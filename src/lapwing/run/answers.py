@@ -109,7 +109,7 @@ def _encoded(policy: Policy, seen: Observation, train: Dataset, chunk: int) -> A
 
 def calibration(candidate: Candidate, rows: Rows) -> Calibration | None:
     """What the critic of a candidate, if it has one, predicts beside what the held-out episodes went on to earn."""
-    if not hasattr(candidate.agent, "judge"):
+    if not candidate.judges:
         return None
     dataset = rows.dataset.part(rows.dataset.episodes, candidate.normalizer)
     return held_out(candidate.agent, dataset, device=candidate.device, limit=JUDGED).calibration

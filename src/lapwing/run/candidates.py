@@ -12,7 +12,7 @@ import torch
 from lapwing.agent import Agent
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import CheckpointError, ConfigError
-from lapwing.run.checkpoint import checkpoint_steps, find_checkpoint, load_acting, step_name
+from lapwing.run.checkpoint import checkpoint_steps, find_checkpoint, load_acting, step_name, with_critics
 from lapwing.run.options import TrainOptions
 from lapwing.run.results import read_json
 from lapwing.spec import Axis, RobotSpec
@@ -36,11 +36,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint as it acts, loaded."""
+    """A checkpoint as it acts, loaded. judges: whether it has its critics."""
 
     checkpoint: Checkpoint
     algorithm: str
     agent: Agent
+    judges: bool
     spec: RobotSpec
     normalizer: Normalizer
     device: torch.device
@@ -97,7 +98,8 @@ def _reading(checkpoint: Checkpoint) -> dict[str, Any]:
 def open_candidate(checkpoint: Checkpoint, device: torch.device) -> Candidate:
     """Load a checkpoint. Raises CheckpointError where it is damaged or does not act."""
     agent, spec, normalizer, meta = load_acting(checkpoint.path, device)
-    return Candidate(checkpoint, str(meta["algorithm"]), agent, spec, normalizer, device)
+    judges = with_critics(agent, checkpoint.path) is not None
+    return Candidate(checkpoint, str(meta["algorithm"]), agent, judges, spec, normalizer, device)
 
 
 def expect_robots(checkpoints: Sequence[Checkpoint], spec: RobotSpec, data: Path) -> None:

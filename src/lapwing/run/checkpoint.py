@@ -17,13 +17,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lapwing.agent import Agent, Learner, RewardFacts, acts
+from lapwing.agent import Agent, Judge, Learner, RewardFacts, acts
 from lapwing.agents import ALGORITHMS, build_agent
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import CheckpointError, LapwingError, SpecError
@@ -113,6 +113,22 @@ def load_learner(
         ) from error
     agent.prepare(torch.device(device), bf16=False, compiled=False)
     return agent, spec, normalizer, meta
+
+
+def with_critics(agent: Agent, path: Path) -> Judge | None:
+    """A loaded agent once it has the critics of its checkpoint, which acting does without; None where there are none.
+
+    Raises CheckpointError when what the checkpoint holds of them is damaged.
+    """
+    if not hasattr(agent, "judge") or not (path / "train_state.pt").exists():
+        return None
+    try:
+        agent.load_state_dict(load_train_state(path)["agent"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}/train_state.pt: does not fit its config.json: {_one_line(error)}; choose another checkpoint"
+        ) from error
+    return cast(Judge, agent)
 
 
 def load_train_state(path: Path) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -114,16 +113,13 @@ class Traced:
         self._world.close()
 
 
-def start_value(agent: Agent, normalizer: Normalizer, starts: Array, device: torch.device) -> float | None:
+def start_value(agent: Agent, judge: Judge, normalizer: Normalizer, starts: Array, device: torch.device) -> float:
     """What the deployed mode expects to earn, discounted, on average over physical states [N, S]; without images.
 
-    None for an agent that judges nothing.
+    `judge`: the same agent with its trained critics, as `with_critics` gives it.
     """
-    if not hasattr(agent, "judge"):
-        return None
     obs = Obs({}, torch.from_numpy(normalizer.encode_state(starts))).to(device)
     zeros = torch.zeros(len(starts), device=device)
     action = torch.zeros_like(agent.act(obs))
     batch = Batch(obs, action, action[..., 0].bool(), zeros, zeros, zeros, obs)
-    values: Any = cast(Judge, agent).judge(batch)["q_pi"]
-    return float(values.mean())
+    return float(judge.judge(batch)["q_pi"].mean())
