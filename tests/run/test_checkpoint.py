@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from lapwing.agents.lapo import PRESETS, LapoConfig
+from lapwing.agents.lapo import PRESETS, LapoAgent, LapoConfig
 from lapwing.errors import CheckpointError
 from lapwing.run import checkpoint
 from lapwing.run.checkpoint import (
@@ -28,6 +28,7 @@ from lapwing.run.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
     step_name,
+    with_critics,
 )
 
 Train = Callable[..., Path]
@@ -258,3 +259,18 @@ def test_a_training_state_without_its_parts_is_refused(run: Path) -> None:
     torch.save({"agent": {}}, path / "train_state.pt")
     with pytest.raises(CheckpointError, match="holds no training state; choose another checkpoint"):
         load_train_state(path)
+
+
+def test_critics_come_from_training_and_are_missed_without(run: Path) -> None:
+    path = find_checkpoint(run)
+    agent = load_acting(path)[0]
+    assert with_critics(agent, path) is agent
+    trained = load_train_state(path)["agent"]["networks"]
+    assert isinstance(agent, LapoAgent)
+    for name, value in agent.critic.state_dict().items():
+        assert torch.equal(value, trained[f"critic.{name}"])
+    torch.save({"agent": {"networks": {}}, "rng": [], "state": {}}, path / "train_state.pt")
+    with pytest.raises(CheckpointError, match=r"train_state.pt: does not fit its config.json: .*; choose another"):
+        with_critics(agent, path)
+    (path / "train_state.pt").unlink()
+    assert with_critics(agent, path) is None
