@@ -20,7 +20,6 @@ from lapwing.data.formats.flat import read_flat
 from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.episode import Episode
 from lapwing.run.options import TrainOptions
-from lapwing.run.select import SelectOptions
 from lapwing.run.selection import Judged, Selection, verdict
 from lapwing.run.train import train
 from lapwing.spec import Axis, RobotSpec
@@ -71,6 +70,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(write(folder / f"{name}.hdf5", episodes), folder / name, "bc", bc, replace(OPTIONS, steps=200))
     lapo = LapoConfig(hidden=(16,))
     train(folder / "mixed.hdf5", folder / "rl", "lapo", lapo, replace(OPTIONS, steps=2))
+    chunky = LapoConfig(hidden=(16,), chunk=5)
+    train(folder / "mixed.hdf5", folder / "chunky", "lapo", chunky, replace(OPTIONS, steps=2))
     return folder
 
 
@@ -144,6 +145,7 @@ def test_what_a_run_learned_from_is_not_what_its_actions_are_judged_on(
         (["forward"], {"out": "mixed.hdf5"}, "is a file, expected a folder"),
         (["forward", "shifted"], {}, "trained with alignment 1,"),
         (["empty"], {}, "no checkpoints, expected one at least"),
+        (["chunky"], {"data": "short.hdf5"}, "as long as the 5 actions that chunky step-00000002 plays at once"),
         ([], {}, "runs"),
     ],
 )
@@ -168,6 +170,8 @@ def _spoil(folder: Path) -> None:
     write(folder / "unrewarded.hdf5", [replace(one, reward=None) for one in episodes])
     write(folder / "failures.hdf5", [replace(one, reward=np.zeros_like(one.reward)) for one in episodes])
     write(folder / "lone.hdf5", [read_flat(folder / "forward.hdf5").episodes[0]])
+    short = [replace(one, state=one.state[:4], action=one.action[:4], reward=np.ones(4)) for one in episodes]
+    write(folder / "short.hdf5", [replace(one, terminated=False) for one in short])
     (folder / "empty" / "checkpoints").mkdir(parents=True)
     train(folder / "mixed.hdf5", folder / "shifted", "bc", BcConfig(hidden=(4,)), replace(OPTIONS, alignment=1))
 
@@ -224,7 +228,3 @@ def test_values_that_prefer_what_the_data_never_did_are_told(selection: Selectio
     ]
     said = [one.text for one in verdict(replace(selection, policies=tuple(ladder)))]
     assert any("disagree" in one and "try p4" in one for one in said)
-
-
-def test_settings_have_their_ranges() -> None:
-    assert SelectOptions().train_fraction == 0.8

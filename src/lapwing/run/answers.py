@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapwing.agent import Chunks, Transitions
+from lapwing.agent import Chunks, Labelled, Transitions
 from lapwing.data.dataset import Dataset
 from lapwing.episode import Array, Observation
+from lapwing.errors import DataError
 from lapwing.run.candidates import Candidate
 from lapwing.run.controls import hold_action
 from lapwing.run.evidence import BLOCK, Features, observation
@@ -75,7 +76,7 @@ def ask(
 ) -> list[Answers]:
     """What a checkpoint does in each of `modes`: after `limit` transitions of `train`, at the starts and at `rows`.
 
-    Of a chunk so much as is played, `LONGEST` actions at most.
+    Of a chunk so much as is played, `LONGEST` actions at most. Raises DataError where no episode is as long.
     """
     agent, device = candidate.agent, candidate.device
     chunk = min(int(getattr(agent.config, "chunk", 1)), LONGEST)
@@ -87,6 +88,11 @@ def ask(
         seen = observation(batch.next_obs, train.normalizer)
         for policy, parts in zip(policies, after, strict=True):
             parts.append(_encoded(policy, seen, train, chunk))
+    if not after[0]:
+        raise DataError(
+            f"{train.recording.path}: no episode is as long as the {chunk} actions that {candidate.checkpoint.label} "
+            "plays at once, expected some to value it by; record longer ones, or leave it out"
+        )
     return [
         Answers(
             policy.mode,
@@ -108,10 +114,17 @@ def _encoded(policy: Policy, seen: Observation, train: Dataset, chunk: int) -> A
 
 
 def calibration(candidate: Candidate, rows: Rows) -> Calibration | None:
-    """What the critic of a candidate, if it has one, predicts beside what the held-out episodes went on to earn."""
+    """What the critic of a candidate predicts beside what the held-out episodes went on to earn.
+
+    None where it has no critic, and where no episode is as long as the chunks that its critic judges.
+    """
     if not candidate.judges:
         return None
+    sampling = candidate.agent.sampling
+    assert not isinstance(sampling, Labelled)  # a classifier does not act
     dataset = rows.dataset.part(rows.dataset.episodes, candidate.normalizer)
+    if not dataset.num_samples(sampling):
+        return None
     return held_out(candidate.agent, dataset, device=candidate.device, limit=JUDGED).calibration
 
 

@@ -36,21 +36,13 @@ def for_values(data: TrainingData) -> Dataset:
 
 
 def gather(train: Dataset, features: Features, discount: float, limit: int, chunk: int = 1) -> Evidence:
-    """The transitions of the training episodes over `chunk` actions each, `limit` of them evenly spread.
-
-    Raises DataError where there is none.
-    """
+    """The transitions of the training episodes over `chunk` actions each, `limit` of them evenly spread."""
     parts, rows = [], []
     for batch, where in train.ordered(Transitions(chunk, discount, chunk), BLOCK, limit):
         assert batch.next_obs is not None  # promised by Transitions
         seen, after = features.of(batch.obs), features.of(batch.next_obs)
         parts.append((seen, batch.action.flatten(1), batch.reward, batch.discount, after))
         rows.append(where)
-    if not rows:
-        raise DataError(
-            f"{train.recording.path}: no episode is as long as the {chunk} actions that a policy plays at once, "
-            "expected some to value it by; record longer ones, or leave the policy out"
-        )
     feature, action, reward, left, next_feature = (torch.cat(column) for column in zip(*parts, strict=True))
     _, episode = np.unique(train.episode_of(np.concatenate(rows)), return_inverse=True)
     bounds = value_bounds(train.recording.episodes, discount)
