@@ -88,6 +88,32 @@ def test_chunks_stay_inside_their_episode(make_recording, kinds, horizon):
     assert batch.next_obs is None
 
 
+@settings(deadline=None, max_examples=60)
+@given(kinds=KINDS, horizon=st.integers(2, 6), more=st.integers(0, 3))
+def test_transitions_of_many_actions_never_reach_past_a_cut(make_recording, kinds, horizon, more):
+    recording, n_step = make_recording(kinds), horizon + more
+    dataset, seen = dataset_of(recording), []
+    for number, step, index, batch in samples(dataset, Transitions(n_step, 0.5, horizon)):
+        seen.append((number, step))
+        episode = recording.episodes[number]
+        steps = step + np.arange(horizon)
+        chunk = episode.action[np.minimum(steps, episode.num_steps - 1)]  # past the end of the task the last is held
+        encoded = dataset.normalizer.encode_action(chunk, episode.state[step])
+        np.testing.assert_array_equal(batch.action[index].numpy(), encoded)
+        assert batch.is_pad[index].tolist() == (steps >= episode.num_steps).tolist()
+        assert episode.terminated or not batch.is_pad[index].any()
+        taken = min(n_step, (episode.num_steps if episode.terminated else episode.num_rows - 1) - step)
+        ends = episode.terminated and step + taken == episode.num_steps
+        assert batch.discount[index].item() == pytest.approx(0 if ends else 0.5**taken)
+        by_hand = sum(0.5**ahead * float(episode.reward[step + ahead]) for ahead in range(taken))
+        assert batch.reward[index].item() == pytest.approx(by_hand, abs=1e-5)
+    assert seen == [
+        (number, step)
+        for number, one in enumerate(recording.episodes)
+        for step in range(one.num_steps if one.terminated else max(one.num_rows - horizon, 0))
+    ]
+
+
 @given(observed_end=st.booleans())
 @settings(deadline=None)
 def test_a_cut_episode_never_bootstraps_from_a_frame_nobody_recorded(make_recording, observed_end):

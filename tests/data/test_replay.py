@@ -113,6 +113,8 @@ def test_batches_follow_from_seed_number_and_content():
     halves = [drawn(replay, rank=rank, world_size=2)[0] for rank in range(2)]
     together = [number for pair in zip(*(numbers(half.obs) for half in halves), strict=True) for number in pair]
     assert together == numbers(three[0].obs)
+    with pytest.raises(ConfigError, match="asked for 2 actions at once, expected 1"):
+        replay.stream(Transitions(horizon=2), 4, seed=3)
     with pytest.raises(ConfigError, match=r"batch_size: got 15, expected a multiple of the 2 processes"):
         replay.stream(ONE, 15, seed=0, world_size=2)
 

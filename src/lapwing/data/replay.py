@@ -102,8 +102,11 @@ class ReplayBuffer:
         """Endless batches from number `start` on, uniform with replacement over what is held when each is asked for.
 
         Batch t depends on seed, t, rank and what is held alone. Numbers are those of `Dataset.stream`; mc_return ends
-        where the episode has got to. A batch from an empty buffer raises DataError.
+        where the episode has got to. A batch from an empty buffer raises DataError, a sampling of several actions at
+        once ConfigError.
         """
+        if sampling.horizon != 1:
+            raise ConfigError(f"replay buffer: asked for {sampling.horizon} actions at once, expected 1; use chunk 1")
         if batch_size % world_size:
             raise ConfigError(
                 f"batch_size: got {batch_size}, expected a multiple of the {world_size} processes; choose another"
