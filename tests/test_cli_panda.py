@@ -68,6 +68,7 @@ def test_recorded_episodes_keep_the_penalty(lapwing: Lapwing, tmp_path: Path) ->
         ),
         (("--world", "panda", "--labelled", "--n-samples", "9"), "--labelled draws whole episodes of quality mixed"),
         (("--world", "panda", "--labelled", "--quality", "noisy"), "--labelled draws whole episodes of quality mixed"),
+        (("--world", "panda", "--labelled", "--format", "d4rl"), "--labelled writes transitions, not --format d4rl"),
         (
             ("--world", "panda-state", "--quality", "human"),
             "quality 'human' is not there in world 'panda-state'; choose mixed, expert or noisy",

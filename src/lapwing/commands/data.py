@@ -48,9 +48,9 @@ class Sample:
     steps: Annotated[int | None, tyro.conf.arg(aliases=["--n-samples"])] = None
     """Exact number of steps to draw; the last episode is cut, as truncated."""
     quality: envs.Quality | None = None
-    """mixed: the whole range from expert to failing; expert: successes; noisy (toy, panda): clumsy, but mended; human
-    (toy): with rests and hesitation. pointmaze: noisy, as D4RL's data, or expert, without noise. None: noisy for
-    pointmaze, else mixed."""
+    """mixed: the whole range from expert to failing; expert: successes; noisy (toy, panda, two-arm-lift): clumsy, but
+    mended; human (toy): with rests and hesitation. pointmaze: noisy, as D4RL's data, or expert, without noise. None:
+    noisy for pointmaze and two-arm-lift, else mixed."""
     size: int | None = None
     """Height and width of the images in pixels; None: the world's own, 84 or 128 (panda)."""
     seed: int = 0
@@ -104,6 +104,8 @@ def sample(args: Sequence[str]) -> int:
 def _sample_labelled(command: Sample) -> int:
     if command.steps is not None or command.quality not in (None, "mixed"):
         raise ConfigError("--labelled draws whole episodes of quality mixed; leave out --steps and --quality")
+    if command.format in ("flat", "d4rl"):
+        raise ConfigError(f"--labelled writes transitions, not --format {command.format}; choose pickle or npz")
     spec = envs.world_spec(command.world, command.size)
     drawn = envs.sample_labelled(command.world, size=command.size, seed=command.seed)
     suffix = ".npz" if command.format == "npz" else ".pkl"
