@@ -145,13 +145,13 @@ def _endings(steps: Steps, path: Path) -> tuple[Array, Array, list[str]]:
             )
         notes.append("no 'timeouts': where a time limit cut an episode is not known, terminals alone divide the file")
     if steps.following is not None:
-        gaps = _gaps(steps.state, steps.following) & ~ends[:-1]
-        if gaps.any():
+        apart = gaps(steps.state, steps.following) & ~ends[:-1]
+        if apart.any():
             notes.append(
-                f"{int(gaps.sum())} of {len(ends)} steps are not followed by the next row, as 'next_observations' "
+                f"{int(apart.sum())} of {len(ends)} steps are not followed by the next row, as 'next_observations' "
                 "show: episodes are cut there"
             )
-            ends[:-1] |= gaps
+            ends[:-1] |= apart
     if not ends[-1]:
         last = len(ends) - 1 - int(np.flatnonzero(ends)[-1]) if ends.any() else len(ends)
         notes.append(f"the last {last} rows follow the final boundary: read as a truncated episode")
@@ -159,13 +159,13 @@ def _endings(steps: Steps, path: Path) -> tuple[Array, Array, list[str]]:
     return ends, terminated, notes
 
 
-def _gaps(state: Array, following: Array) -> Array:
+def gaps(state: Array, following: Array) -> Array:
     """Whether the next row begins elsewhere than where each step ended, bool [N - 1]. NaN is as good as NaN."""
     begins, ended = state[1:], following[:-1]
     with np.errstate(invalid="ignore"):  # infinities are reported as such
         near = np.abs(begins - ended) <= _ROUNDING * (1 + np.abs(begins))
-    gaps: Array = ~(near | (begins == ended) | (np.isnan(begins) & np.isnan(ended))).all(1)
-    return gaps
+    apart: Array = ~(near | (begins == ended) | (np.isnan(begins) & np.isnan(ended))).all(1)
+    return apart
 
 
 def _episode(steps: Steps, start: int, stop: int, terminated: bool) -> Episode:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lapwing.data.formats.d4rl import gaps
 from lapwing.data.formats.hdf5 import float32
 from lapwing.data.pickles import load_restricted
 from lapwing.data.problems import listed
@@ -30,7 +31,6 @@ _NAMES = {
 }
 _ENDS = ("terminals", "terminal", "terminated", "dones")
 _LOOKED_AT = 100_000  # operations of a pickle, after which no first key is to be expected
-_ROUNDING = 1e-5
 
 
 def is_trajectories(path: Path) -> bool:
@@ -139,10 +139,10 @@ def _expect_rows(path: Path, number: int, what: str, got: int, expected: int) ->
 
 def _expect_next(path: Path, number: int, state: Array, following: Array) -> None:
     """The next observation of a step must be the observation of the step after it."""
-    jumps = (np.abs(state[1:] - following[:-1]) > _ROUNDING * (1 + np.abs(state[1:]))).any(1)
-    if jumps.any():
+    apart = gaps(state, following)
+    if apart.any():
         raise DataError(
-            f"{path}: step {int(jumps.argmax())} of episode {number} is not followed by the next one, as its next "
+            f"{path}: step {int(apart.argmax())} of episode {number} is not followed by the next one, as its next "
             "observation shows; expected one episode each, keep pieces apart"
         )
 
