@@ -97,17 +97,11 @@ class TrainingData:
 
     def reward_facts(self, discount: float) -> RewardFacts:
         """Range of rewards and of discounted returns in the training split; zeros where there are no rewards."""
-        rewards = [reward for episode in self._training_episodes() if (reward := episode.reward) is not None]
-        if not rewards:
+        rewarded = [(one.reward, one.terminated) for one in self._training_episodes() if one.reward is not None]
+        if not rewarded:
             return RewardFacts((0.0, 0.0), (0.0, 0.0))
-        joined = np.concatenate(rewards)
-        returns = np.concatenate(
-            [
-                endless_returns(episode.reward, episode.terminated, discount)
-                for episode in self._training_episodes()
-                if episode.reward is not None
-            ]
-        )
+        joined = np.concatenate([reward for reward, _ in rewarded])
+        returns = np.concatenate([endless_returns(reward, terminated, discount) for reward, terminated in rewarded])
         return RewardFacts(
             (float(joined.min()), float(joined.max())),
             (min(0.0, float(returns.min())), max(0.0, float(returns.max()))),
