@@ -44,7 +44,7 @@ def find_data(env_name: str, folder: Path) -> Path:
     world = world_of(env_name)
     advice = f"put it there as {' or '.join(names)}, or give --dataset FILE"
     if world is not None and world.startswith("pointmaze"):
-        advice += f"; `lapwing data sample {folder / names[0]} --world {world} --n-samples 1000000` makes one alike"
+        advice += f"; `lapwing data sample {folder / names[0]} --world {world} --steps 1000000` makes one alike"
     raise DataError(f"{folder}: no data set {env_name!r}; {advice}")
 
 
