@@ -87,6 +87,13 @@ def test_images_are_cameras_and_stay_in_the_file(write):
     assert "agentview" in {one.field for one in check(recording.path, progress=False).problems}  # almost black
 
 
+def test_depth_is_left_out_aloud(write):
+    depth = {"obs/agentview_depth": np.zeros((4, 4, 6, 1), np.float32), "model": np.zeros(1)}
+    recording = read_recording(write(demo(4, True, 1.0, images=True) | depth))
+    assert recording.spec.camera_names == ("agentview",)
+    assert "not read: model, obs/agentview_depth" in recording.notes
+
+
 def test_demonstrations_come_by_number(write):
     path = write(*(demo(2 + number, True, 1.0) for number in range(11)))
     assert [one.num_steps for one in read_recording(path).episodes] == list(range(2, 13))
@@ -104,6 +111,7 @@ def test_demonstrations_come_by_number(write):
         ),
         ({"actions": np.zeros((4, 6))}, r"'data/demo_1' has action axes 6, expected 7 as in demo_0"),
         ({"actions": np.zeros((0, 7))}, r"'data/demo_1/actions' has 0 rows"),
+        ({"rewards": np.array([b"no"] * 4)}, r"'data/demo_1/rewards' holds \|S2, expected numbers"),
     ],
 )
 def test_what_does_not_fit_is_named(write, change, message):

@@ -59,8 +59,7 @@ def read_robomimic(path: Path, image_layout: ImageLayout = "auto") -> Recording:
         facts, notes = _facts(data), []
         names = sorted((name for name in data if name.startswith("demo")), key=_number)
         demos = [_read_demo(data, name, path, image_layout) for name in names]
-        unread = sorted({key for name in names for key in data[name]} - set(_READ))
-        if unread:
+        if unread := _unread(data, names, demos[0]):
             notes.append(f"not read: {listed(unread)}")
         if "mask" in file:
             notes.append("'mask' is not used: the episodes are divided anew for training")
@@ -68,6 +67,14 @@ def read_robomimic(path: Path, image_layout: ImageLayout = "auto") -> Recording:
     notes += _ending_notes(demos)
     spec = _spec(demos[0], facts)
     return Recording(path, "robomimic", spec, tuple(demo.episode for demo in demos), tuple(notes))
+
+
+def _unread(data: h5py.Group, names: Sequence[str], first: _Demo) -> list[str]:
+    """Keys of the demonstrations that mean nothing here, and observations that are neither vectors nor pictures."""
+    taken = {*first.keys, *first.episode.images}
+    observations = child_of(data, f"{first.name}/obs") or ()
+    others = {f"obs/{key}" for key in observations if key not in taken and key.removesuffix("_image") not in taken}
+    return sorted({key for name in names for key in data[name]} - set(_READ) | others)
 
 
 def _number(name: str) -> tuple[int, str]:
@@ -121,7 +128,8 @@ def _observed(
     if not images and isinstance(following, h5py.Group):
         state = np.concatenate([state, _last_row(following, vectors, path)])
     done = flags(group, path, "dones", steps, "robomimic")
-    reward = float32(column(group["rewards"], path, steps)) if "rewards" in group else None
+    rewarded = "rewards" in group
+    reward = float32(column(dataset_of(group, path, "rewards", "robomimic"), path, steps)) if rewarded else None
     earned = reward is None or bool(reward[-1] > 0)
     episode = Episode(images, state, action, reward, terminated=bool(done[-1]) and earned)
     return _Demo(name, {key: values.shape[1] for key, values in vectors.items()}, episode)
