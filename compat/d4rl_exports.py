@@ -7,7 +7,6 @@ score as a fraction; without one both are NaN.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,14 @@ from typing import Any
 import numpy as np
 from algos.algos_vae import Latent
 from algos.algos_vae_multimodal import write_model
+from exports import saved_model
 
 from lapwing.data.scores import normalised_score
 from lapwing.env import BatchEnv
 from lapwing.envs import make_world
 from lapwing.episode import Array, Observation
 from lapwing.errors import ConfigError, WorldError
-from lapwing.run.checkpoint import checkpoint_steps, find_checkpoint, load_acting, load_train_state
+from lapwing.run.checkpoint import checkpoint_steps, find_checkpoint, load_acting
 from lapwing.run.directory import write_json
 from lapwing.run.evaluate import evaluate
 from lapwing.run.policy import Policy
@@ -93,15 +93,7 @@ class Exports:
             return average, math.nan
 
     def _write_models(self, step: int) -> None:
-        checkpoint = find_checkpoint(self._run, step)
-        described, spec, normalizer = (
-            json.loads((checkpoint / f"{part}.json").read_text(encoding="utf-8"))
-            for part in ("config", "spec", "stats")
-        )
-        facts = {key: described[key] for key in ("config", "reward_facts")}
-        rest = {**facts, "spec": spec, "normalizer": normalizer, "steps": step}
-        networks = load_train_state(checkpoint)["agent"]["networks"]
-        write_model(f"model_{step}", self._folder, networks, rest, Latent.parts)
+        write_model(f"model_{step}", self._folder, *saved_model(self._run, step), Latent.parts)
 
 
 class _Seen:

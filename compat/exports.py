@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from algos.algos_vae_multimodal import write_model
+from torch import Tensor
 
 from lapwing.run.checkpoint import checkpoint_steps, find_checkpoint, linked_step, load_train_state
 from lapwing.run.directory import write_json
@@ -96,13 +97,17 @@ class Exports:
         return (float(np.mean(returns)), float(np.std(returns))) if returns else (np.nan, np.nan)
 
     def _write_models(self, names: Sequence[str], step: int) -> None:
-        checkpoint = find_checkpoint(self._run, step)
-        described, spec, normalizer = (
-            json.loads((checkpoint / f"{part}.json").read_text(encoding="utf-8"))
-            for part in ("config", "spec", "stats")
-        )
-        facts = {key: described[key] for key in ("config", "reward_facts")}
-        rest = {**facts, "spec": spec, "normalizer": normalizer, "steps": step}
-        networks = load_train_state(checkpoint)["agent"]["networks"]
+        networks, rest = saved_model(self._run, step)
         for name in names:
             write_model(f"model_{name}", self._folder, networks, rest)
+
+
+def saved_model(run: Path, step: int) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+    """All tensors of the agent saved at `step`, and its settings and statistics, as `write_model` takes them."""
+    checkpoint = find_checkpoint(run, step)
+    described, spec, normalizer = (
+        json.loads((checkpoint / f"{part}.json").read_text(encoding="utf-8")) for part in ("config", "spec", "stats")
+    )
+    facts = {key: described[key] for key in ("config", "reward_facts")}
+    rest = {**facts, "spec": spec, "normalizer": normalizer, "steps": step}
+    return load_train_state(checkpoint)["agent"]["networks"], rest
