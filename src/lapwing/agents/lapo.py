@@ -60,7 +60,7 @@ class LapoConfig:
     doubleq_min: float = 1.0
     """Share of the lower of the two target values; the rest goes to the higher."""
     latent_dim: int = 0
-    """Size of the latent; 0 means twice the action, all steps of a chunk together."""
+    """Size of the latent; 0 means twice the action of a single step, whatever the chunk."""
     max_latent: float = 1.0
     """Bound of the latent policy, in standard deviations of the prior. The paper's code has 2."""
     best_of: int = 0
@@ -161,7 +161,7 @@ class LapoAgent:
         self.encoder = ObsEncoder(spec, config.vision, config.obs_feature_dim)
         self.config = replace(config, vision=self.encoder.vision)
         feature, action, hidden = self.encoder.feature_dim, config.chunk * spec.action_dim, config.hidden
-        latent = config.latent_dim or 2 * action
+        latent = config.latent_dim or 2 * spec.action_dim
         self.critic = Critic(feature, action, hidden, config.critic_layer_norm)
         self.vae = ConditionalVae(feature, action, latent, hidden, config.clamp_log_var)
         self.actor = LatentActor(feature, latent, hidden, config.max_latent)
