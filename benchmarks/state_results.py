@@ -52,7 +52,7 @@ BC, IQL, TD3BC = (
     Row(name, kind, ("--lr", "1e-3")) for name, kind in (("BC", "bc"), ("IQL", "iql"), ("TD3+BC", "td3bc"))
 )
 LAPO_SINGLE = Row("LAPO, single actions", "lapo", ("--preset", "state", *RATES, "--chunk", "1"))
-DEMONSTRATIONS = {"steps": 20_000, "checkpoints": 1, "train_fraction": 1.0}
+DEMONSTRATIONS = {"steps": 5_000, "checkpoints": 1, "train_fraction": 1.0}
 TABLES = {
     **{maze: Table(f"pointmaze-{maze}", (LAPO, IQL, TD3BC, BC)) for maze in ("umaze", "medium", "large")},
     "door": Table("door", (BC, IQL, LAPO_SINGLE, LAPO), **DEMONSTRATIONS),
@@ -69,6 +69,7 @@ TRIED = [
         Row(f"LayerNorm, chunk 5, expectile {tau}", "lapo", ("--preset", "state", *RATES, "--value-expectile", tau))
         for tau in ("0.9", "0.97", "0.99")
     ),
+    Row("LayerNorm, chunk 5, expectile 0.97, latent 20", "lapo", ("--preset", "state", *RATES, "--latent-dim", "20")),
     Row("LayerNorm, expectile 0.97", "lapo", ("--preset", "state", *RATES, "--chunk", "1")),
     Row("chunk 5, expectile 0.97", "lapo", ("--preset", "state", *RATES, "--no-critic-layer-norm")),
 ]
@@ -153,7 +154,8 @@ def _evaluate(args: argparse.Namespace, table: Table, run: Path, step: int) -> d
 def _cells(evaluated: Sequence[dict[str, Any]]) -> list[str]:
     scores = [one["figures"]["score"] for one in evaluated]
     cells = [f"{mean(scores):.1f}", f"{min(scores):.0f} to {max(scores):.0f}"]
-    cells.append(f"{mean(one['rates']['success']['rate'] for one in evaluated):.0%}")
+    rates = [one["rates"]["success"]["rate"] for one in evaluated if "success" in one["rates"]]
+    cells.append(f"{mean(rates):.0%}" if rates else "")
     for name, form in (("off_data", ".0%"), ("start_value", ".1f"), ("discounted_return", ".1f")):
         known = [one["figures"][name] for one in evaluated if one["figures"].get(name) is not None]
         cells.append(format(mean(known), form) if known else "")

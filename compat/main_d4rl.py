@@ -23,7 +23,7 @@ from d4rl_data import default_folder, expect_environment, find_data, world_of
 from d4rl_exports import Exports
 from experiments import expect_new, take_up
 
-from lapwing.agents.lapo import PRESETS, LapoConfig
+from lapwing.agents.lapo_config import PRESETS, LapoConfig
 from lapwing.data.dataset import Dataset
 from lapwing.data.frames import FrameStore
 from lapwing.errors import LapwingError

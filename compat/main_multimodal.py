@@ -20,7 +20,7 @@ from algos.utils_multimodal import expect_dims, usable_device
 from experiments import expect_new, experiment_folder, take_up
 from exports import Exports
 
-from lapwing.agents.lapo import PRESETS, LapoConfig
+from lapwing.agents.lapo_config import PRESETS, LapoConfig
 from lapwing.data.formats import read_recording
 from lapwing.errors import LapwingError
 from lapwing.run.checkpoint import config_from_json, linked_step

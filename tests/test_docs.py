@@ -18,7 +18,8 @@ from lapwing.agents.act import ActAgent, ActConfig
 from lapwing.agents.bc import BcAgent, BcConfig
 from lapwing.agents.iql import PRESETS as IQL_PRESETS
 from lapwing.agents.iql import IqlAgent, IqlConfig
-from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.agents.sac import PRESETS as SAC_PRESETS
 from lapwing.agents.sac import SacAgent, SacConfig
 from lapwing.agents.td3bc import PRESETS as TD3BC_PRESETS

@@ -13,8 +13,9 @@ from algos.utils import ReplayBuffer
 from algos.utils_multimodal import expect_dims, usable_device
 from lapwing.agent import RewardFacts
 from lapwing.agents import build_agent
-from lapwing.agents.lapo import PRESETS, Critic
-from lapwing.agents.lapo import LatentActor as Actor
+from lapwing.agents.lapo_config import PRESETS
+from lapwing.agents.latent import Critic
+from lapwing.agents.latent import LatentActor as Actor
 from lapwing.spec import RobotSpec
 
 __all__ = ["Actor", "ActorVAE", "Critic", "Latent"]

@@ -17,7 +17,9 @@ from torch.nn.functional import interpolate
 from algos.utils_multimodal import CAMERAS, MultimodalReplayBuffer, expect_robot, usable_device
 from lapwing.agent import RewardFacts
 from lapwing.agents import build_agent
-from lapwing.agents.lapo import PRESETS, ConditionalVae, LapoAgent, LapoConfig
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import PRESETS, LapoConfig
+from lapwing.agents.latent import ConditionalVae
 from lapwing.batch import Obs
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import CheckpointError, ConfigError, SpecError

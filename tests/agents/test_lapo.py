@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from lapwing.agent import RewardFacts, Transitions
-from lapwing.agents.lapo import (
-    LapoAgent,
-    LapoConfig,
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import LapoConfig
+from lapwing.agents.lapo_losses import (
     advantage,
     advantage_weight,
     critic_loss,
-    held_to_the_end,
     latent_kl,
     reconstruction,
     weighted_vae_loss,
@@ -260,6 +259,7 @@ def test_actor_loss_is_minus_q_and_a_penalty(blind: RobotSpec, facts: RewardFact
 
 def test_latent_is_twice_the_action_unless_said(blind: RobotSpec, facts: RewardFacts) -> None:
     assert make_agent(blind, facts).vae.latent_dim == 6
+    assert make_agent(blind, facts, chunk=5).vae.latent_dim == 6
     assert make_agent(blind, facts, latent_dim=4).vae.latent_dim == 4
 
 
@@ -353,14 +353,6 @@ def make_constant(net: nn.Module, value: float) -> None:
 def assert_equal(one: nn.Module, other: nn.Module) -> None:
     for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_past_the_end_of_the_task_the_last_action_is_held(blind: RobotSpec, make_batch: MakeBatch) -> None:
-    batch = make_batch(blind, Transitions(horizon=3), size=2)
-    action = torch.arange(18.0).view(2, 3, 3)
-    batch = replace(batch, action=action, is_pad=torch.tensor([[False, False, True], [False, False, False]]))
-    assert held_to_the_end(batch, 3).tolist() == [[0, 1, 2, 3, 4, 5, 3, 4, 5], [*range(9, 18)]]
-    assert held_to_the_end(batch, 1).tolist() == [[0, 1, 2], [9, 10, 11]]
 
 
 def test_chunks_are_asked_for_learnt_and_acted(blind: RobotSpec, facts: RewardFacts, make_batch: MakeBatch) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lapwing.agent import RewardFacts
-from lapwing.agents.lapo import PRESETS, LapoAgent
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import PRESETS
 from lapwing.batch import Batch, Obs
 from lapwing.spec import RobotSpec
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from lapwing.agent import Agent, RewardFacts
-from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.batch import Batch
 from lapwing.nets.vision import VisionConfig
 from lapwing.spec import RobotSpec

@@ -12,7 +12,7 @@ import torch
 
 from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
-from lapwing.agents.lapo import LapoConfig
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.nets.action_transformer import TransformerConfig
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.nets.vision import VisionConfig

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from lapwing.agents.lapo import PRESETS, LapoAgent, LapoConfig
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import PRESETS, LapoConfig
 from lapwing.errors import CheckpointError
 from lapwing.run import checkpoint
 from lapwing.run.checkpoint import (

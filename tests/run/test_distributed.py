@@ -26,7 +26,8 @@ from pathlib import Path
 import torch
 from lapwing.agents import ALGORITHMS, Algorithm
 from lapwing.agents.bc import BcConfig
-from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.nets.vision import VisionConfig
 from lapwing.run.options import TrainOptions
 from lapwing.run.train import train

@@ -9,7 +9,8 @@ from lapwing.agent import Learner, RewardFacts
 from lapwing.agents.act import ActAgent, ActConfig
 from lapwing.agents.bc import BcAgent, BcConfig
 from lapwing.agents.iql import IqlAgent, IqlConfig
-from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.agents.reward import RewardAgent, RewardConfig
 from lapwing.agents.sac import SacAgent, SacConfig
 from lapwing.agents.td3bc import Td3BcAgent, Td3BcConfig

@@ -11,146 +11,44 @@ in this order:
     L_vae = w (|a_hat - a|^2 + kl_beta KL)                                        (5)
     L_pi = -Q_1(f, Dt(f, pi(f))) + latent_penalty |pi(f)|^2                       (6)
 
-With `chunk` actions at a time, a is all of them in a row, and r sums the rewards until the next observation. Images:
-the encoder learns from (3) and a small auxiliary action head alone; (5) and (6) see f detached.
+With an expectile value, V learns an expectile of min_i Qt_i(f, a) instead of T(f), and V(f') stands for T(f') in (4):
+no action but the data's is judged before (6). With `chunk` actions at a time, a is all of them in a row, and r sums the
+rewards until the next observation. Images: the encoder learns from (3) and a small auxiliary action head alone; (5) and
+(6) see f detached.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lapwing.agent import Metrics, Normalization, RewardFacts, Sampling, Scaling, Transitions
+from lapwing.agent import Metrics, RewardFacts, Sampling, Transitions
+from lapwing.agents.lapo_config import LapoConfig, value_range
+from lapwing.agents.lapo_losses import (
+    advantage,
+    advantage_weight,
+    critic_loss,
+    latent_kl,
+    reconstruction,
+    weighted_vae_loss,
+)
 from lapwing.agents.latent import BestOf, ConditionalVae, Critic, LatentActor
 from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
-from lapwing.nets.augment import AugmentConfig, augment, centre, random_shift
+from lapwing.nets.augment import augment, centre, random_shift
 from lapwing.nets.mlp import mlp, speed_up
 from lapwing.nets.optim import gradient_step, track
-from lapwing.nets.vision import ObsEncoder, VisionConfig
+from lapwing.nets.vision import ObsEncoder
 from lapwing.spec import RobotSpec
 
 Net = TypeVar("Net", bound=nn.Module)
 PROBES = 64  # samples of a batch whose reconstruction is told
-
-
-@dataclass(frozen=True)
-class LapoConfig:
-    """Settings of LAPO. Defaults are the product's; PRESETS holds the documents' and the paper's."""
-
-    discount: float = 0.99
-    """Gamma of the Bellman targets."""
-    n_step: int = 1
-    """Steps of reward before bootstrapping; `chunk` where that is more."""
-    chunk: int = 1
-    """Actions that are chosen at once, and played before the next look. 1 in the paper."""
-    tau: float = 0.005
-    """Rate at which the slow copies follow."""
-    expectile: float = 0.9
-    """Weight of actions with a positive advantage; higher is greedier. 0.5 is plain behaviour cloning."""
-    kl_beta: float = 1.0
-    """Weight of the KL term of the CVAE."""
-    doubleq_min: float = 1.0
-    """Share of the lower of the two target values; the rest goes to the higher."""
-    latent_dim: int = 0
-    """Size of the latent; 0 means twice the action of a single step, whatever the chunk."""
-    max_latent: float = 1.0
-    """Bound of the latent policy, in standard deviations of the prior. The paper's code has 2."""
-    best_of: int = 0
-    """Adds the mode "best": decode this many latents of the prior, and do what the critics like most; 0: no such."""
-    value: Literal["policy", "expectile"] = "policy"
-    """What V learns: the value of the latent policy (2), or an expectile of Q over the data's actions, as in IQL."""
-    value_expectile: float = 0.7
-    """Which, where `value` is "expectile"; higher is greedier."""
-    latent_penalty: float = 0.05
-    """Weight of the mean squared latent in the actor's loss; 0 in the paper."""
-    bc_coef: float = 0.1
-    """Weight of the auxiliary action head that also teaches the image encoder; 0 in the documents."""
-    hidden: tuple[int, ...] = (256, 256, 256)
-    """Widths of every MLP."""
-    obs_feature_dim: int = 256
-    """Width of the fused feature of images and state."""
-    critic_layer_norm: bool = True
-    """LayerNorm in Q and V: bounds what they say of unseen actions."""
-    clip_targets: bool = True
-    """Clamp the targets of Q to the range of values, as those of V always are."""
-    value_bounds: Literal["returns", "geometric"] = "returns"
-    """Range of values: what the data's returns span (10 % wider), or reward / (1 - discount) as the paper's code."""
-    scale_reward: bool = False
-    """Divide rewards by the largest one, as the paper's code does."""
-    clamp_log_var: bool = True
-    """Keep the CVAE's log variance in [-8, 4]."""
-    random_shift: int = 4
-    """Largest shift of the images in pixels, training only."""
-    critic_lr: float = 2e-4
-    encoder_lr: float = 0.0
-    """0 means critic_lr."""
-    vae_lr: float = 2e-4
-    actor_lr: float = 2e-4
-    encoder_grad_clip: float = 10.0
-    """Largest gradient norm of the encoder; 0 means unbounded."""
-    state_scaling: Normalization = "mean-std"
-    """How states are normalised: to mean 0 and standard deviation 1, or from their range to [-1, 1]."""
-    action_scaling: Normalization = "mean-std"
-    """The same for actions. The losses weigh their errors against a KL term: another scale is another balance."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    vision: VisionConfig = field(default_factory=VisionConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("discount", "tau", "expectile", "value_expectile", "doubleq_min"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a number from 0 to 1")
-        for name in ("n_step", "chunk", "max_latent", "obs_feature_dim", "critic_lr", "vae_lr", "actor_lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
-        for name in (
-            "kl_beta", "latent_dim", "best_of", "latent_penalty", "bc_coef", "random_shift", "encoder_lr",
-            "encoder_grad_clip",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")
-        if min(self.hidden, default=1) < 1:
-            raise ConfigError(f"lapo: hidden is {list(self.hidden)}, expected positive widths")
-        if self.value_bounds == "geometric" and self.discount == 1:
-            raise ConfigError("lapo: value_bounds 'geometric' needs a discount below 1; or use value_bounds 'returns'")
-
-    @property
-    def scaling(self) -> Scaling:
-        return Scaling(self.state_scaling, self.action_scaling, horizon=self.chunk)
-
-
-PRESETS: dict[str, LapoConfig] = {
-    "product": LapoConfig(),
-    "state": LapoConfig(
-        chunk=5,
-        kl_beta=0.3,
-        max_latent=2.0,
-        value="expectile",
-        value_expectile=0.97,
-        latent_penalty=0.0,
-        bc_coef=0.0,
-    ),
-    "documents": LapoConfig(max_latent=2.0, latent_penalty=0.0, bc_coef=0.0),
-    "original": LapoConfig(
-        max_latent=2.0,
-        latent_penalty=0.0,
-        bc_coef=0.0,
-        critic_layer_norm=False,
-        clip_targets=False,
-        value_bounds="geometric",
-        scale_reward=True,
-        clamp_log_var=False,
-        random_shift=0,
-        encoder_grad_clip=0.0,
-    ),
-}
 
 
 class LapoAgent:
@@ -159,29 +57,17 @@ class LapoAgent:
 
     def __init__(self, config: LapoConfig, spec: RobotSpec, facts: RewardFacts) -> None:
         self.encoder = ObsEncoder(spec, config.vision, config.obs_feature_dim)
+        latent = config.latent_dim or 2 * spec.action_dim
         self.config = replace(config, vision=self.encoder.vision)
         feature, action, hidden = self.encoder.feature_dim, config.chunk * spec.action_dim, config.hidden
-        latent = config.latent_dim or 2 * spec.action_dim
         self.critic = Critic(feature, action, hidden, config.critic_layer_norm)
         self.vae = ConditionalVae(feature, action, latent, hidden, config.clamp_log_var)
         self.actor = LatentActor(feature, latent, hidden, config.max_latent)
         self.bc_head = mlp(feature, hidden[:1], action) if config.bc_coef > 0 else None
-        self.target_critic, self.target_vae, self.target_actor = (
-            _frozen(self.critic),
-            _frozen(self.vae),
-            _frozen(self.actor),
-        )
-        self.networks = nn.ModuleDict(
-            {
-                "encoder": self.encoder,
-                "critic": self.critic,
-                "vae": self.vae,
-                "actor": self.actor,
-                "target_critic": self.target_critic,
-                "target_vae": self.target_vae,
-                "target_actor": self.target_actor,
-            }
-        )
+        self.target_critic, self.target_vae = _frozen(self.critic), _frozen(self.vae)
+        self.target_actor = _frozen(self.actor)
+        names = ("encoder", "critic", "vae", "actor", "target_critic", "target_vae", "target_actor")
+        self.networks = nn.ModuleDict({name: getattr(self, name) for name in names})
         self.acting = nn.ModuleDict({"encoder": self.encoder, "actor": self.actor, "decoder": self.target_vae.decoder})
         self.modes: tuple[str, ...] = ("pi", "z0")
         if config.best_of:
@@ -193,7 +79,7 @@ class LapoAgent:
         if self.bc_head is not None:
             self.networks["bc_head"] = self.acting["bc_head"] = self.bc_head
             self.modes += ("bc",)
-        self.reward_scale, self.value_low, self.value_high = _value_range(config, facts)
+        self.reward_scale, self.value_low, self.value_high = value_range(config, facts)
         self._make_optimizers()
 
     @property
@@ -225,7 +111,7 @@ class LapoAgent:
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (6) on one batch, then the slow copies. Returns the diagnostics of the doc page."""
         assert batch.next_obs is not None  # promised by Transitions
-        action = held_to_the_end(batch, self.config.chunk)
+        action = self._in_a_row(batch)
         reward = batch.reward * self.reward_scale
         feature = self.encoder(self._varied(batch.obs))
         with torch.no_grad():
@@ -244,6 +130,10 @@ class LapoAgent:
         ):
             track(target, net, self.config.tau)
         return metrics
+
+    def _in_a_row(self, batch: Batch) -> Tensor:
+        """The actions that are chosen at once, [B, K * A]; past the end of a task the batch holds the last one."""
+        return batch.action[:, : self.config.chunk].flatten(1)
 
     def _varied(self, obs: Obs) -> Obs:
         """The images as seen in training. The next observation has a draw of its own, as in DrQ."""
@@ -376,7 +266,7 @@ class LapoAgent:
         """Values in the data's own reward units, [B] each: q and q_pi (lower of two), v, advantage."""
         assert batch.next_obs is not None
         feature, next_feature = self._look(batch.obs), self._look(batch.next_obs)
-        q = torch.minimum(*self.critic.q(feature, held_to_the_end(batch, self.config.chunk)))
+        q = torch.minimum(*self.critic.q(feature, self._in_a_row(batch)))
         q_pi = torch.minimum(*self.critic.q(feature, self._decide(feature, "pi")))
         v = self.critic.v(feature)
         reward = batch.reward * self.reward_scale
@@ -402,71 +292,3 @@ class LapoAgent:
 
 def _frozen(net: Net) -> Net:
     return copy.deepcopy(net).requires_grad_(False)
-
-
-def _value_range(config: LapoConfig, facts: RewardFacts) -> tuple[float, float, float]:
-    """(reward scale, lowest value, highest value), the values in scaled reward."""
-    scale = 1.0
-    low, high = facts.returns
-    if config.scale_reward:
-        if facts.reward[1] <= 0:
-            raise ConfigError(
-                f"lapo: the largest reward is {facts.reward[1]:g}, dividing by it would flip or destroy the rewards; "
-                "expected a positive one: shift the rewards, or use --no-scale-reward"
-            )
-        scale = 1 / facts.reward[1]
-    if config.value_bounds == "geometric":
-        low, high = (bound / (1 - config.discount) for bound in facts.reward)
-    else:
-        margin = 0.1 * (high - low)
-        low, high = low - margin, high + margin
-    return scale, low * scale, high * scale
-
-
-def held_to_the_end(batch: Batch, chunk: int) -> Tensor:
-    """The first `chunk` actions in a row, [B, K * A]; past the end of the task the last one is held.
-
-    An arm that goes on has its last target then, and the critics judge what they were taught.
-    """
-    action = batch.action[:, :chunk]
-    if chunk > 1:
-        last = (~batch.is_pad[:, :chunk]).sum(1, keepdim=True) - 1
-        steps = torch.arange(chunk, device=action.device).minimum(last)
-        action = action.gather(1, steps[..., None].expand_as(action))
-    return action.flatten(1)
-
-
-def advantage(reward: Tensor, discount: Tensor, bootstrap: Tensor, value: Tensor) -> Tensor:
-    """A of equation (4), [B]: what the step earned and leads to, over what was expected."""
-    return reward + discount * bootstrap - value
-
-
-def advantage_weight(gain: Tensor, expectile: float) -> Tensor:
-    """The two-level weight of equation (4), [B]."""
-    return torch.where(gain > 0, expectile, 1 - expectile).to(gain.dtype)
-
-
-def critic_loss(
-    q1: Tensor, q2: Tensor, v: Tensor, target_q: Tensor, target_v: Tensor, v_expectile: float = 0.5
-) -> Tensor:
-    """Equation (3): three mean squared errors with equal weights. Other expectiles weigh V's as IQL does, times two."""
-    error = target_v - v
-    weight = 2 * torch.where(error > 0, v_expectile, 1 - v_expectile)
-    return F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q) + (weight * error.square()).mean()
-
-
-def reconstruction(predicted: Tensor, action: Tensor) -> Tensor:
-    """Squared error summed over the axes, [B]."""
-    return (predicted - action).square().sum(-1)
-
-
-def latent_kl(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL divergence of the posterior from the standard normal prior, [B]."""
-    return -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(-1)
-
-
-def weighted_vae_loss(
-    predicted: Tensor, action: Tensor, mean: Tensor, log_var: Tensor, weight: Tensor, kl_beta: float
-) -> Tensor:
-    """Equation (5). predicted, action: [B, K * A]; mean, log_var: [B, Z]; weight: [B], no gradient. A scalar."""
-    return (weight * (reconstruction(predicted, action) + kl_beta * latent_kl(mean, log_var))).mean()

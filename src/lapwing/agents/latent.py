@@ -77,8 +77,9 @@ class BestOf(nn.Module):
 
     def __init__(self, count: int, latent: int, bound: float) -> None:
         super().__init__()
-        drawn = torch.randn(count, latent, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("latents", drawn.clamp(-bound, bound))
+        drawn = torch.empty(count, latent)
+        nn.init.trunc_normal_(drawn, a=-bound, b=bound, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("latents", drawn)
 
     def forward(self, feature: Tensor, decoder: Decoder, critic: Critic) -> Tensor:
         """feature: [B, F] -> action [B, K * A] with the highest of the lower Q."""

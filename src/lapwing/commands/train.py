@@ -12,13 +12,13 @@ import tyro
 
 from lapwing.agents import act as act_algorithm
 from lapwing.agents import iql as iql_algorithm
-from lapwing.agents import lapo as lapo_algorithm
+from lapwing.agents import lapo_config
 from lapwing.agents import sac as sac_algorithm
 from lapwing.agents import td3bc as td3bc_algorithm
 from lapwing.agents.act import ActConfig
 from lapwing.agents.bc import BcConfig
 from lapwing.agents.iql import IqlConfig
-from lapwing.agents.lapo import LapoConfig
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.agents.sac import SacConfig
 from lapwing.agents.td3bc import Td3BcConfig
 from lapwing.commands.flags import parse
@@ -57,7 +57,7 @@ class Train(Generic[Config, Preset]):
 
 def lapo(args: Sequence[str]) -> int:
     """`lapwing train lapo`"""
-    return _train("lapo", args, Train[LapoConfig, LapoPreset], LapoConfig, lapo_algorithm.PRESETS)
+    return _train("lapo", args, Train[LapoConfig, LapoPreset], LapoConfig, lapo_config.PRESETS)
 
 
 def iql(args: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lapwing.agent import Agent, Labelled, RewardFacts
-from lapwing.agents import bc, iql, lapo
+from lapwing.agents import bc, iql, lapo, lapo_config
 from lapwing.data.dataset import Dataset
 from lapwing.data.frames import FrameStore
 from lapwing.data.normalize import Normalizer
@@ -77,7 +77,7 @@ def make_agent(job: Job) -> Agent:
     """Ours, not prepared, with the networks and terms of its paper and no others."""
     hidden, spec = job.sizes.hidden, robot(job.sizes)
     if job.algorithm == "lapo":
-        return lapo.LapoAgent(replace(lapo.PRESETS["original"], hidden=hidden), spec, FACTS)
+        return lapo.LapoAgent(replace(lapo_config.PRESETS["original"], hidden=hidden), spec, FACTS)
     if job.algorithm == "iql":
         return iql.IqlAgent(replace(iql.PRESETS["original"], hidden=hidden), spec, FACTS)
     return bc.BcAgent(bc.BcConfig(hidden=hidden), spec, FACTS)

@@ -13,7 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lapwing.agent import RewardFacts
-from lapwing.agents.lapo import LapoAgent, LapoConfig
+from lapwing.agents.lapo import LapoAgent
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.batch import Batch, Obs
 from lapwing.nets.vision import VisionConfig
 from lapwing.run.bench_process import load_reference, memory, seconds_of
