@@ -15,7 +15,7 @@ import torch
 from command_line import Lapwing, Said, error_line
 
 from lapwing.agents.bc import BcConfig
-from lapwing.agents.lapo import LapoConfig
+from lapwing.agents.lapo_config import LapoConfig
 from lapwing.data.formats.flat import read_flat
 from lapwing.data.formats.flat_writer import FlatWriter
 from lapwing.episode import Episode
@@ -80,10 +80,14 @@ def run(lapwing: Lapwing, folder: Path, *names: str, data: str = "mixed.hdf5", *
     return lapwing("select", *paths, *QUICK, data=folder / data, **flags)
 
 
-def test_the_policy_that_arrives_ranks_first(lapwing: Lapwing, runs: Path, tmp_path: Path) -> None:
-    said = run(lapwing, runs, "back", "forward", "rl", discount=0.9, out=tmp_path / "out")
+@pytest.mark.parametrize(("flags", "estimate"), [({}, "model"), ({"fitted_q": True}, "fitted-q")])
+def test_the_policy_that_arrives_ranks_first(
+    lapwing: Lapwing, runs: Path, tmp_path: Path, flags: dict[str, bool], estimate: str
+) -> None:
+    said = run(lapwing, runs, "back", "forward", "rl", discount=0.9, out=tmp_path / "out", **flags)
     assert said.code == 0, said.err
     found = json.loads((tmp_path / "out" / "select.json").read_text())
+    assert found["estimate"] == estimate
     first, *others = found["policies"]
     assert {first["label"], others[0]["label"]} == {"forward step-00000100", "forward step-00000200"}
     assert first["value"] == pytest.approx(0.9**3.5, abs=0.15)  # four or five steps
@@ -109,6 +113,7 @@ def test_every_kept_checkpoint_of_a_run_or_the_one_named(lapwing: Lapwing, runs:
     for name in ("step-00000100", "100"):
         assert judged(f"forward/checkpoints/{name}") == [("step-00000100", "bc")]
     assert judged("forward/checkpoints/last", "forward/checkpoints/200") == [("step-00000200", "bc")]
+    assert judged("chunky") == [("step-00000002", "pi")]
     assert judged("rl", all_modes=True) == [("step-00000002", mode) for mode in ("bc", "pi", "z0")]
 
 
@@ -145,7 +150,11 @@ def test_what_a_run_learned_from_is_not_what_its_actions_are_judged_on(
         (["forward"], {"out": "mixed.hdf5"}, "is a file, expected a folder"),
         (["forward", "shifted"], {}, "trained with alignment 1,"),
         (["empty"], {}, "no checkpoints, expected one at least"),
-        (["chunky"], {"data": "short.hdf5"}, "as long as the 5 actions that chunky step-00000002 plays at once"),
+        (
+            ["chunky"],
+            {"data": "short.hdf5", "fitted_q": True},
+            "as long as the 5 actions that chunky step-00000002 plays at once",
+        ),
         ([], {}, "runs"),
     ],
 )
@@ -182,12 +191,13 @@ def selection() -> Selection:
     good = Judged(
         run="good", checkpoint="step-1", label="good step-1", algorithm="bc", mode="bc", chunk=1, value=0.9,
         interval=(0.8, 1.0), best=1.0, behind=None, action_error=0.3, error_interval=(0.2, 0.4), off_data=0.05,
-        calibration=None, course=(0.9,) * 20,
+        lost=None, calibration=None, course=(0.9,) * 20,
     )  # fmt: skip
     poor = replace(good, label="poor step-1", value=0.2, interval=(0.1, 0.3), best=0.0, behind=(0.5, 0.8))
     return Selection(
-        data="d", discount=0.9, seed=0, episodes=(100, 80, 20), transitions=1000, data_value=0.5,
-        data_interval=(0.4, 0.6), returns=(0.0, 1.0), bounds=(0.0, 1.1), judged_episodes=20, trained_on=False,
+        data="d", estimate="fitted-q", fidelity=None, discount=0.9, seed=0,
+        episodes=(100, 80, 20), transitions=1000, data_value=0.5, data_interval=(0.4, 0.6), returns=(0.0, 1.0),
+        bounds=(0.0, 1.1), judged_episodes=20, trained_on=False,
         baselines={"hold": 1.5, "mean": 1.0}, steps=tuple(range(20)), policies=(good, poor),
     )  # fmt: skip
 
@@ -219,6 +229,17 @@ def test_each_doubt_is_told(selection: Selection) -> None:
     assert "Of chunks 10 actions were judged" in told(with_first(selection, chunk=10))
     assert "flatter them" in told(replace(selection, trained_on=True))
     assert "nothing to rank" in told(replace(selection, policies=selection.policies[:1]))
+
+
+def test_doubts_about_a_learned_world_are_told(selection: Selection) -> None:
+    def told(found: Selection) -> str:
+        return " ".join(one.text for one in verdict(found))
+
+    learned = replace(with_first(selection, lost=0.2, chunk=10), estimate="model", fidelity=0.9)
+    assert [one.tone for one in verdict(learned)] == ["good", "good", "fair"]
+    assert "a rank correlation of 0.20" in told(replace(learned, fidelity=0.2))
+    assert "all earned alike" in told(replace(learned, fidelity=float("nan")))
+    assert "60 % of its played episodes came where the learned world is unknown" in told(with_first(learned, lost=0.6))
 
 
 def test_values_that_prefer_what_the_data_never_did_are_told(selection: Selection) -> None:

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from lapwing.agent import Chunks, Labelled, Transitions
+from lapwing.agent import Chunks, Labelled
 from lapwing.data.dataset import Dataset
+from lapwing.data.normalize import Normalizer
 from lapwing.episode import Array, Observation
-from lapwing.errors import DataError
 from lapwing.run.candidates import Candidate
 from lapwing.run.controls import hold_action
 from lapwing.run.evidence import BLOCK, Features, observation
-from lapwing.run.execution import Execution
 from lapwing.run.held_out import Calibration
 from lapwing.run.offline import held_out
 from lapwing.run.policy import Policy
 
 JUDGED = 2048  # samples that actions are compared at, and values with returns
 NEIGHBOURS = 8192  # training samples that actions are looked for among
-LONGEST = 10  # actions of a chunk that are judged as one: longer ones leave too few windows, and too wide ones
 USUAL = 0.95  # share of the recorded actions of held-out episodes that counts as near the data
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one policy does, in the units of the values, float32.
-
-    chunk: how many actions it plays before it looks again, K. next_action: [N, K * A] after the transitions of so many
-    steps; start_action: [S, K * A] at the starts; judged_action: [J, A], the first.
-    """
-
-    mode: str
-    chunk: int
-    next_action: Array
-    start_action: Array
-    judged_action: Array
 
 
 class Rows:
@@ -71,45 +51,16 @@ class Rows:
         return {"hold": np.concatenate(held), "mean": np.broadcast_to(normalizer.encoded_mean, self.action.shape)}
 
 
-def ask(
-    candidate: Candidate, modes: Sequence[str], train: Dataset, limit: int, start: Observation, rows: Rows
-) -> list[Answers]:
-    """What a checkpoint does in each of `modes`: after `limit` transitions of `train`, at the starts and at `rows`.
-
-    Of a chunk so much as is played, `LONGEST` actions at most. Raises DataError where no episode is as long.
-    """
-    agent, device = candidate.agent, candidate.device
-    chunk = min(int(getattr(agent.config, "chunk", 1)), LONGEST)
-    execution = Execution(steps=chunk)
-    policies = [Policy(agent, candidate.spec, candidate.normalizer, mode, device, execution) for mode in modes]
-    after: list[list[Array]] = [[] for _ in policies]
-    for batch, _ in train.ordered(Transitions(chunk, horizon=chunk), BLOCK, limit):
-        assert batch.next_obs is not None  # promised by Transitions
-        seen = observation(batch.next_obs, train.normalizer)
-        for policy, parts in zip(policies, after, strict=True):
-            parts.append(_encoded(policy, seen, train, chunk))
-    if not after[0]:
-        raise DataError(
-            f"{train.recording.path}: no episode is as long as the {chunk} actions that {candidate.checkpoint.label} "
-            "plays at once, expected some to value it by; record longer ones, or leave it out"
-        )
-    return [
-        Answers(
-            policy.mode,
-            chunk,
-            np.concatenate(parts),
-            _encoded(policy, start, train, chunk),
-            np.concatenate([_encoded(policy, one, train, 1) for one in rows.seen]),
-        )
-        for policy, parts in zip(policies, after, strict=True)
-    ]
+def judged_action(policy: Policy, rows: Rows) -> Array:
+    """The first action of each answer at `rows`, encoded float32 [J, A]."""
+    return np.concatenate([played(policy, seen, rows.dataset.normalizer, 1) for seen in rows.seen])
 
 
-def _encoded(policy: Policy, seen: Observation, train: Dataset, chunk: int) -> Array:
-    """What a policy plays from here on without looking again, [B, chunk * A]."""
+def played(policy: Policy, seen: Observation, normalizer: Normalizer, steps: int) -> Array:
+    """What a policy plays from here on without looking again, encoded [B, steps * A]."""
     policy.reset()
-    actions = np.stack([policy(seen) for _ in range(chunk)], 1)
-    encoded: Array = train.normalizer.encode_action(actions, seen.state)
+    actions = np.stack([policy(seen) for _ in range(steps)], 1)
+    encoded: Array = normalizer.encode_action(actions, seen.state)
     return encoded.reshape(len(encoded), -1)
 
 

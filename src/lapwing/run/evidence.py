@@ -43,6 +43,11 @@ def gather(train: Dataset, features: Features, discount: float, limit: int, chun
         seen, after = features.of(batch.obs), features.of(batch.next_obs)
         parts.append((seen, batch.action.flatten(1), batch.reward, batch.discount, after))
         rows.append(where)
+    if not rows:
+        raise DataError(
+            f"{train.recording.path}: no step of some episodes has an observation after it, expected some to "
+            "learn from; record longer episodes"
+        )
     feature, action, reward, left, next_feature = (torch.cat(column) for column in zip(*parts, strict=True))
     _, episode = np.unique(train.episode_of(np.concatenate(rows)), return_inverse=True)
     bounds = value_bounds(train.recording.episodes, discount)

@@ -32,19 +32,20 @@ SETTLED = 5  # of these, the last so many are averaged
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How values are fitted."""
+    """How networks are fitted."""
 
     steps: int = 6000
-    """Gradient steps."""
+    """Gradient steps; for the learned world the learning rate falls to 0 over them."""
     batch_size: int = 256
     members: int = 3
-    """Networks for each policy, each on its own resample of the episodes."""
+    """Learned worlds, or value networks for each policy: each on its own resample of the episodes."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of a network."""
     lr: float = 1e-3
     tau: float = 0.01
-    """Rate at which the slow copies follow."""
+    """Fitted Q alone: rate at which the slow copies follow."""
     seed: int = 0
+    """Of the split, the networks, the batches and the bootstrap."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "members", "lr", "tau"):
@@ -104,14 +105,14 @@ def fit_values(
     scale = max(abs(bound) for bound in evidence.bounds) or 1.0
     low, high = (bound / scale for bound in evidence.bounds)
     reward = evidence.reward / scale
-    with _seeded(options.seed, device):
+    with seeded(options.seed, device):
         inputs = evidence.feature.shape[1] + evidence.action.shape[1]
         net = EnsembleMlp(policies * members, inputs, options.hidden, 1).to(device)
         torch.nn.init.zeros_(net.weights[-1])  # values come from rewards alone, not from initial weights
     slow = copy.deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), lr=options.lr, fused=True)
     random = torch.Generator().manual_seed(options.seed)
-    weight = _resampled(int(evidence.episode.max()) + 1, members, options.seed).to(device).repeat(policies, 1)
+    weight = resampled(int(evidence.episode.max()) + 1, members, options.seed).to(device).repeat(policies, 1)
     starts = _joined(start_feature, start_action, members)
     looks: list[Array] = []
     moments = np.linspace(options.steps / LOOKS, options.steps, LOOKS).round().clip(1).astype(int)
@@ -146,7 +147,7 @@ def _values(net: EnsembleMlp, starts: Tensor, members: int) -> Array:
     return value
 
 
-def _resampled(episodes: int, members: int, seed: int) -> Tensor:
+def resampled(episodes: int, members: int, seed: int) -> Tensor:
     """How often each episode is drawn with replacement, for each member: float32 [M, episodes]."""
     random = np.random.default_rng(seed)
     counts = random.multinomial(episodes, np.full(episodes, 1 / episodes), members)
@@ -154,7 +155,7 @@ def _resampled(episodes: int, members: int, seed: int) -> Tensor:
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Which of several policies is estimated best, and how sure that is: bootstrap over episodes and over networks."""
+"""Estimates of several policies: which is best, and how sure that is by bootstrap over episodes and networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,23 @@ from lapwing.episode import Array
 
 DRAWS = 2000
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Estimates of P policies from S starts, by each of M networks apart, and how they came about.
+
+    value: float64 [P, M, S]; course: [T, P], means at `steps` int64 [T]: while fitting, or, played in a learned world,
+    what was earned by then. Of such a world alone, lost: [P], share of the played episodes that came where it is
+    unknown; fidelity: rank correlation of recorded returns with those of the same actions in it, NaN where either does
+    not vary.
+    """
+
+    value: Array
+    course: Array
+    steps: Array
+    lost: Array | None = None
+    fidelity: float | None = None
 
 
 @dataclass(frozen=True)

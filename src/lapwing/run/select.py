@@ -1,23 +1,26 @@
-"""Ranking checkpoints without a robot: each one's value by fitted Q evaluation, and what else a recording can tell.
+"""Ranking checkpoints without a robot: each one's estimated value, and what else a recording can tell.
 
-Choosing by fitted Q evaluation follows Paine et al. (2020). Estimates rank policies; they promise no success.
+Without cameras policies are played in a learned world (`by_model`), with cameras their values are fitted
+(`by_fitted_q`). Estimates rank policies; they promise no success.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from lapwing.agent import Scaling
 from lapwing.data.dataset import Dataset
-from lapwing.episode import Observation
+from lapwing.episode import Array, Observation
 from lapwing.errors import ConfigError
-from lapwing.run.answers import Answers, Nearness, Rows, ask, calibration
+from lapwing.run.answers import Nearness, Rows, calibration, judged_action
+from lapwing.run.by_fitted_q import ByFittedQ
+from lapwing.run.by_model import ByModel
 from lapwing.run.candidates import (
     Candidate,
     Checkpoint,
@@ -28,11 +31,12 @@ from lapwing.run.candidates import (
 )
 from lapwing.run.device import DeviceName, pick_device
 from lapwing.run.evidence import Features, expect_rewards, for_values, gather, return_range, start_returns, starts
-from lapwing.run.fitted_q import Evidence, Fit, FitOptions, fit_values
+from lapwing.run.fitted_q import FitOptions
 from lapwing.run.held_out import Calibration
-from lapwing.run.ranking import mean_interval, rank
+from lapwing.run.policy import Policy
+from lapwing.run.ranking import Values, mean_interval, rank
 from lapwing.run.results import read_json
-from lapwing.run.selection import Judged, Selection
+from lapwing.run.selection import EstimateName, Judged, Selection
 from lapwing.run.training_data import TrainingData, open_training_data
 from lapwing.stats import bootstrap_interval
 
@@ -43,6 +47,8 @@ class SelectOptions:
 
     discount: float = 0.99
     """Of the values that are estimated."""
+    fitted_q: bool = False
+    """Without cameras too, value by fitted Q evaluation instead of playing the policies in a learned world."""
     train_fraction: float = 0.8
     """Share of the episodes that values are fitted to; the starts of the others are valued."""
     samples: int = 100_000
@@ -61,12 +67,22 @@ class SelectOptions:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A policy and what it does."""
+    """A policy and what it does at held-out samples. chunk: how many actions it plays before it looks again."""
 
     checkpoint: Checkpoint
     algorithm: str
-    answers: Answers
+    mode: str
+    chunk: int
+    judged_action: Array
     calibration: Calibration | None
+
+
+class _Estimate(Protocol):
+    """Estimates values. `meet` is told of one policy after the other and returns how many actions of a chunk count."""
+
+    def meet(self, candidate: Candidate, mode: str) -> int: ...
+
+    def values(self) -> Values: ...
 
 
 def select(
@@ -77,17 +93,14 @@ def select(
     The split is the selection's own, by `fit.seed`. Raises a LapwingError where runs and recording do not belong
     together, or where the recording has no rewards.
     """
-    device = pick_device(device_name)
     checkpoints = find_candidates(paths)
     book = _open(data, checkpoints, options, fit.seed)
+    device = pick_device(device_name if book.estimate == "fitted-q" else "cpu")
+    estimate = _estimate(book, options, fit, device)
     asked: list[_Asked] = []
     for checkpoint in tqdm(checkpoints, desc="ask policies", unit="checkpoint", leave=False, disable=None):
-        asked += _ask(book, open_candidate(checkpoint, device), options)
-    evidence = {
-        chunk: gather(book.train, book.features, options.discount, options.samples, chunk)
-        for chunk in {1, *(one.answers.chunk for one in asked)}
-    }
-    return _assemble(book, asked, evidence[1], _fit(book, asked, evidence, fit, device), options, fit)
+        asked += _ask(book, open_candidate(checkpoint, device), estimate, options)
+    return _assemble(book, asked, estimate.values(), options, fit)
 
 
 @dataclass(frozen=True)
@@ -100,19 +113,22 @@ class _Book:
     start: Observation
     rows: Rows
     trained_on: bool
+    estimate: EstimateName
 
 
 def _open(data: Path, checkpoints: Sequence[Checkpoint], options: SelectOptions, seed: int) -> _Book:
     recorded = open_training_data(data, reading_options(checkpoints, options.train_fraction, seed), Scaling())
     expect_robots(checkpoints, recorded.spec, data)
     expect_rewards(recorded)
+    estimate: EstimateName = "fitted-q" if options.fitted_q or recorded.spec.cameras else "model"
     train = for_values(recorded)
     features = Features(train)
     known = _trained_on(recorded, checkpoints)
     unseen = [index for index in range(len(recorded.recording.episodes)) if index not in known] if known else []
     judged = unseen or list(recorded.split.valid)
     rows = Rows(train.part(judged, train.normalizer), features)
-    return _Book(recorded, train, features, starts(recorded, recorded.split.valid), rows, bool(known) and not unseen)
+    start = starts(recorded, recorded.split.valid)
+    return _Book(recorded, train, features, start, rows, bool(known) and not unseen, estimate)
 
 
 def _trained_on(recorded: TrainingData, checkpoints: Sequence[Checkpoint]) -> set[int]:
@@ -124,65 +140,52 @@ def _trained_on(recorded: TrainingData, checkpoints: Sequence[Checkpoint]) -> se
     return known
 
 
-def _ask(book: _Book, candidate: Candidate, options: SelectOptions) -> list[_Asked]:
-    agent = candidate.agent
-    modes = agent.modes if options.all_modes else agent.modes[:1]
-    judged = calibration(candidate, book.rows)
-    answers = ask(candidate, modes, book.train, options.samples, book.start, book.rows)
-    return [_Asked(candidate.checkpoint, candidate.algorithm, one, judged) for one in answers]
+def _estimate(book: _Book, options: SelectOptions, fit: FitOptions, device: torch.device) -> _Estimate:
+    shared = (book.features, book.start, options.samples, options.discount, fit)
+    if book.estimate == "fitted-q":
+        return ByFittedQ(book.train, *shared, device)
+    return ByModel(book.train, book.train.part(book.recorded.split.valid, book.train.normalizer), *shared)
 
 
-def _fit(
-    book: _Book, asked: Sequence[_Asked], evidence: Mapping[int, Evidence], fit: FitOptions, device: torch.device
-) -> Fit:
-    """Values of all, fitted together where they play chunks of one length."""
-    chunks = np.array([one.answers.chunk for one in asked])
-    groups = [np.flatnonzero(chunks == chunk) for chunk in sorted(set(chunks.tolist()))]
-    with tqdm(
-        total=len(groups) * fit.steps, desc=f"fit values of {len(asked)} policies", unit="step", disable=None
-    ) as bar:
-        fits = []
-        for group in groups:
-            after = np.stack([asked[int(place)].answers.next_action for place in group], 1)
-            at_start = np.stack([asked[int(place)].answers.start_action for place in group], 1)
-            fits.append(
-                fit_values(
-                    evidence[int(chunks[group[0]])].to(device),
-                    torch.from_numpy(after).to(device),
-                    book.features.at(book.start).to(device),
-                    torch.from_numpy(at_start).to(device),
-                    fit,
-                    lambda step: bar.update(1),
-                )
-            )
-    back = np.argsort(np.concatenate(groups))
-    value = np.concatenate([one.value for one in fits])[back]
-    return Fit(value, np.concatenate([one.course for one in fits], 1)[:, back], fits[0].steps)
+def _ask(book: _Book, candidate: Candidate, estimate: _Estimate, options: SelectOptions) -> Iterator[_Asked]:
+    agent, judged = candidate.agent, calibration(candidate, book.rows)
+    for mode in agent.modes if options.all_modes else agent.modes[:1]:
+        policy = Policy(agent, candidate.spec, candidate.normalizer, mode, candidate.device)
+        yield _Asked(
+            candidate.checkpoint,
+            candidate.algorithm,
+            mode,
+            estimate.meet(candidate, mode),
+            judged_action(policy, book.rows),
+            judged,
+        )
 
 
 def _assemble(
-    book: _Book, asked: Sequence[_Asked], evidence: Evidence, values: Fit, options: SelectOptions, fit: FitOptions
+    book: _Book, asked: Sequence[_Asked], values: Values, options: SelectOptions, fit: FitOptions
 ) -> Selection:
     ranking = rank(values.value, fit.seed)
+    evidence = gather(book.train, book.features, options.discount, options.samples)
     near = Nearness(evidence.feature, evidence.action, book.rows)
     policies = []
     for place in ranking.order:
-        one, error = asked[place], book.rows.error(asked[place].answers.judged_action)
+        one, error = asked[place], book.rows.error(asked[place].judged_action)
         policies.append(
             Judged(
                 run=str(one.checkpoint.run),
                 checkpoint=one.checkpoint.path.name,
                 label=one.checkpoint.label,
                 algorithm=one.algorithm,
-                mode=one.answers.mode,
-                chunk=one.answers.chunk,
+                mode=one.mode,
+                chunk=one.chunk,
                 value=float(ranking.value[place]),
                 interval=ranking.interval[place],
                 best=float(ranking.best[place]),
                 behind=None if place == ranking.order[0] else ranking.behind[place],
                 action_error=float(error.mean()),
                 error_interval=mean_interval(error, book.rows.episode),
-                off_data=near.off_data(one.answers.judged_action),
+                off_data=near.off_data(one.judged_action),
+                lost=None if values.lost is None else float(values.lost[place]),
                 calibration=one.calibration,
                 course=tuple(values.course[:, place].tolist()),
             )
@@ -192,6 +195,8 @@ def _assemble(
     earned = start_returns(held, options.discount)
     return Selection(
         data=str(recorded.recording.path),
+        estimate=book.estimate,
+        fidelity=values.fidelity,
         discount=options.discount,
         seed=fit.seed,
         episodes=(len(recorded.recording.episodes), len(recorded.split.train), len(recorded.split.valid)),

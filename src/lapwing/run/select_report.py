@@ -17,7 +17,7 @@ from lapwing.run.selection import Judged, Selection, verdict
 from lapwing.run.verdict import alike, percent
 
 DRAWN = 12  # policies whose courses are drawn; more lines cannot be told apart
-HEAD = ("policy", "value", "95 % interval", "best", "action error", "off data", "Q rank")
+HEAD = ("policy", "value", "95 % interval", "best", "lost", "action error", "off data", "Q rank")
 
 
 def write_selection(found: Selection, folder: Path) -> tuple[Path, Path]:
@@ -51,6 +51,7 @@ def _cells(one: Judged) -> list[str]:
         f"{one.value:.3f}",
         f"{low:.3f} to {high:.3f}",
         percent(one.best),
+        "-" if one.lost is None else percent(one.lost),
         f"{one.action_error:.3f}",
         percent(one.off_data),
         rank,
@@ -84,9 +85,14 @@ def _tiles(found: Selection) -> list[Tile]:
 def _ranking(found: Selection) -> str:
     estimates = [Estimate(_name(one), one.value, one.interval, one.best) for one in found.policies]
     chart = value_chart(estimates, (found.data_value, found.data_interval), found.returns)
+    how = {
+        "model": f"played for {found.steps[-1]} steps in a world learned from the others. Where that world is unknown, "
+        "a policy is lost and earns no more",
+        "fitted-q": "by fitted Q evaluation",
+    }[found.estimate]
     lead = (
-        f"What each policy would earn from the starts of {found.episodes[2]} held-out episodes, discounted by "
-        f"{found.discount:g} a step, by fitted Q evaluation. Trust the order more than the size."
+        f"What each policy would earn from the starts of held-out episodes, discounted by {found.discount:g} a step, "
+        f"{how}. Trust the order more than the size."
     )
     return section("Ranking", lead, figure(chart), html_table(HEAD, [_cells(one) for one in found.policies]))
 
@@ -148,6 +154,9 @@ def _critics(found: Selection) -> str:
 def _courses(found: Selection) -> str:
     steps = np.array(found.steps)
     series = {_name(one): (steps, np.array(one.course)) for one in found.policies[:DRAWN]}
+    if found.estimate == "model":
+        lead = "What the first policies have earned by each step in the learned world."
+        return section("On the way", lead, figure(curves(series, "earned so far", wide=True)))
     lead = "Estimates while they were fitted. Where they still rise or cross at the end, more --steps are due."
     return section("Has it settled?", lead, figure(curves(series, "estimated value", wide=True)))
 
@@ -156,12 +165,12 @@ def _basis(found: Selection) -> str:
     total, fitted, held = found.episodes
     rows = [
         ["recording", found.data],
-        ["episodes", f"{total}: values fitted to {fitted}, starts of {held} valued"],
+        ["episodes", f"{total}: learned from {fitted}, {held} held out"],
         ["transitions", f"{found.transitions:,}"],
         ["discount", f"{found.discount:g}"],
         ["seed of split and networks", str(found.seed)],
         ["returns in the data", "{:.4g} to {:.4g}".format(*found.returns)],
-        ["values kept within", "{:.4g} to {:.4g}".format(*found.bounds)],
+        *_certainty(found),
         ["earned from the starts valued", _with_interval(found.data_value, found.data_interval)],
     ]
     paths = [[_name(one), one.run, one.checkpoint, one.algorithm] for one in found.policies]
@@ -172,6 +181,12 @@ def _basis(found: Selection) -> str:
         html_table([], rows),
         details("Where the checkpoints are", html_table(("policy", "run", "checkpoint", "algorithm"), paths)),
     )
+
+
+def _certainty(found: Selection) -> list[list[str]]:
+    if found.fidelity is None:
+        return [["values kept within", "{:.4g} to {:.4g}".format(*found.bounds)]]
+    return [["rank correlation of returns, recorded and replayed in the learned world", f"{found.fidelity:.2f}"]]
 
 
 def _with_interval(value: float, interval: Sequence[float]) -> str:

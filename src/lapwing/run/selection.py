@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from lapwing.run.answers import LONGEST
+from lapwing.run.by_fitted_q import LONGEST
 from lapwing.run.held_out import FEW_EPISODES, Calibration
 from lapwing.run.page import Finding, Tone
 from lapwing.run.verdict import RANKS_WELL, percent
@@ -18,7 +18,11 @@ from lapwing.stats import rank_correlation
 SURE, LIKELY = 0.95, 0.7  # probability of being the best from which on the verdict says so
 STRANGE = 0.3  # share of actions far from the data from which on an estimate is a guess; of the data itself it is 0.05
 AT_ODDS = -0.3  # rank correlation of value and nearness to the data below which the two disagree
+STRAYS = 0.5  # share of the played episodes that left the known world from which on a value says little
+FAITHFUL = 0.3  # rank correlation of recorded returns with those replayed in the learned world, below which it is poor
 TOO_FAR = 1.3  # times the error of holding still or of the mean action from which on a policy is no imitator at all
+
+EstimateName = Literal["model", "fitted-q"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class Judged:
 
     value: the estimate, discounted, in units of reward, with its 95 % interval; best: probability that it is the best
     of those judged; behind: 95 % interval of the best estimate less this one, None for the best itself; action_error:
-    in units of the variance; off_data: share of actions far from all recorded ones; chunk: actions that it
-    plays before it looks again, valued as one.
+    in units of the variance; off_data: share of actions far from all recorded ones; lost: share of its played episodes
+    that came where the learned world is unknown, None without one; chunk: actions that it plays before it looks again;
+    course: means at the steps of the selection.
     """
 
     run: str
@@ -44,6 +49,7 @@ class Judged:
     action_error: float
     error_interval: tuple[float, float]
     off_data: float
+    lost: float | None
     calibration: Calibration | None
     course: tuple[float, ...]
 
@@ -52,14 +58,18 @@ class Judged:
 class Selection:
     """Policies in order, and what they were judged by.
 
+    estimate: where values come from; fidelity: of the learned world, rank correlation of held-out returns with those of
+    the same actions in it, None without one;
     episodes: all, those the values were fitted to, and those whose starts were valued; data_value: mean discounted
     return of the latter as recorded, with its interval; returns: lowest and highest discounted return in the data;
     bounds: between which values were kept; judged_episodes: for actions and calibration; trained_on: whether a
-    candidate learned from these; baselines: action errors of holding still and of the mean action; steps: at which
-    the courses of the estimates were looked at.
+    candidate learned from these; baselines: action errors of holding still and of the mean action; steps: of fitting,
+    or of playing in the learned world, at which the courses were looked at.
     """
 
     data: str
+    estimate: EstimateName
+    fidelity: float | None
     discount: float
     seed: int
     episodes: tuple[int, int, int]
@@ -126,21 +136,43 @@ def _doubts(found: Selection) -> Iterator[Finding]:
         yield Finding(
             "fair", f"Its value lies outside the recorded returns ({low:.3g} to {high:.3g}): trust the order at most."
         )
-    if first.off_data > STRANGE:
-        share = percent(first.off_data)
-        yield Finding("bad", f"{share} of its actions are far from all recorded ones: its value there is a guess.")
+    yield from _model_doubts(found) if found.estimate == "model" else _fitted_doubts(found)
     yield from _disagreement(found)
-    yield from _unsettled(found)
     rank = math.nan if first.calibration is None else first.calibration.spearman
     if rank < RANKS_WELL:
         yield Finding("fair", f"Its own critic ranks the held-out returns with a correlation of only {rank:.2f}.")
+    if found.trained_on:
+        yield Finding("fair", "Some runs trained on the episodes judged here: their action errors flatter them.")
+    yield Finding("fair", "Estimates rank checkpoints, they promise no success: try the first few with care.")
+
+
+def _model_doubts(found: Selection) -> Iterator[Finding]:
+    """Where the learned world does not know."""
+    if found.fidelity is not None and not found.fidelity >= FAITHFUL:
+        known = "all earned alike" if math.isnan(found.fidelity) else f"a rank correlation of {found.fidelity:.2f}"
+        yield Finding(
+            "bad",
+            "The learned world is not known to be faithful: the recorded actions of held-out episodes, played again "
+            f"in it, tell little of what these earned ({known}).",
+        )
+    if found.first.lost is not None and found.first.lost > STRAYS:
+        yield Finding(
+            "fair",
+            f"{percent(found.first.lost)} of its played episodes came where the learned world is unknown: what they "
+            "might earn from there on does not count.",
+        )
+
+
+def _fitted_doubts(found: Selection) -> Iterator[Finding]:
+    """Where fitted Q guesses, or has not settled."""
+    if found.first.off_data > STRANGE:
+        share = percent(found.first.off_data)
+        yield Finding("bad", f"{share} of its actions are far from all recorded ones: its value there is a guess.")
+    yield from _unsettled(found)
     if any(one.chunk == LONGEST for one in found.policies):
         yield Finding(
             "fair", f"Of chunks {LONGEST} actions were judged, as `lapwing eval --execute {LONGEST}` plays them."
         )
-    if found.trained_on:
-        yield Finding("fair", "Some runs trained on the episodes judged here: their action errors flatter them.")
-    yield Finding("fair", "Estimates rank checkpoints, they promise no success: try the first few with care.")
 
 
 def _disagreement(found: Selection) -> Iterator[Finding]:
