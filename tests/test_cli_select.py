@@ -239,6 +239,9 @@ def test_doubts_about_a_learned_world_are_told(selection: Selection) -> None:
     assert [one.tone for one in verdict(learned)] == ["good", "good", "fair"]
     assert "a rank correlation of 0.20" in told(replace(learned, fidelity=0.2))
     assert "all earned alike" in told(replace(learned, fidelity=float("nan")))
+    poorer = told(replace(learned, data_value=2.0, data_interval=(1.5, 2.5)))
+    assert "values are on the low side" in poorer
+    assert "None of these may be worth trying" not in poorer
     assert "60 % of its played episodes came where the learned world is unknown" in told(with_first(learned, lost=0.6))
 
 

@@ -121,6 +121,11 @@ def _against_data(found: Selection) -> Iterator[Finding]:
     data = f"the recorded episodes from the same starts earned {found.data_value:.3g} until they ended or were cut"
     if low > found.data_interval[1]:
         yield Finding("good", f"{said}; {data}.")
+    elif high < found.data_interval[0] and found.estimate == "model":
+        low_by_design = (
+            "what is earned where the learned world is unknown does not count, so values are on the low side"
+        )
+        yield Finding("fair", f"{said}, less than the data: {data}; {low_by_design}.")
     elif high < found.data_interval[0]:
         yield Finding("bad", f"{said}, clearly less than the data: {data}. None of these may be worth trying.")
     else:
