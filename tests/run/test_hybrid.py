@@ -221,6 +221,15 @@ def press_twice(at: int, made: int) -> None:
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_two_signals_together_are_one_and_a_later_one_stops_at_once(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
