@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from lapwing.data.formats import read_recording
 from lapwing.errors import ConfigError, DataError
+from lapwing.spec import RobotSpec
 
 # State and action axes by the beginning of the name.
 DIMENSIONS = {
@@ -71,10 +71,9 @@ def world_of(env_name: str) -> str | None:
     return next((world for start, world in WORLDS.items() if env_name.startswith(f"{start}-")), None)
 
 
-def expect_environment(path: Path, env_name: str) -> None:
-    """Raise ConfigError where the data has other dimensions than the environment."""
+def expect_environment(path: Path, spec: RobotSpec, env_name: str) -> None:
+    """Raise ConfigError where the data in `path` has other dimensions than the environment."""
     family = env_name.partition("-")[0]
-    spec = read_recording(path).spec
     found, expected = (spec.state_dim, spec.action_dim), DIMENSIONS.get(family)
     if expected is not None and found != expected:
         raise ConfigError(

@@ -1,4 +1,5 @@
-"""Experiments as the documents number them: names, refusing to write over one, and going on from a saved step.
+"""Experiments as the documents number them: names, refusing to write over one, going on from a saved step, and how
+their commands end.
 
 results/Exp0001/multimodal_robot/run is a run directory of the package.
 """
@@ -7,13 +8,15 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lapwing.errors import CheckpointError
+from lapwing.errors import CheckpointError, LapwingError
 from lapwing.run.checkpoint import (
     checkpoint_steps,
     find_checkpoint,
@@ -23,6 +26,49 @@ from lapwing.run.checkpoint import (
     step_name,
 )
 from lapwing.run.directory import expect_free, read_settings, write_json
+from lapwing.run.report import write_report
+
+
+def conduct(program: str, folder: Path, train: Callable[[], None], going_on: str, files: str) -> int:
+    """Train in `folder`, write the report, and return the exit code: 0 done, 2 something to mend, 130 interrupted.
+
+    going_on: the flags that name this experiment again; files: what to tell the user is there.
+    """
+    try:
+        train()
+        report = write_report(folder / "run")
+    except LapwingError as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        step = linked_step(folder / "run", "last")
+        advice = f"; go on with {going_on} {step}" if step else " before anything was saved"
+        print(f"{program}: interrupted{advice}", file=sys.stderr)
+        return 130
+    print(f"{folder}: {files}; the report is {report}")
+    return 0
+
+
+@contextmanager
+def begun(folder: Path, step: int | None, load_dir: Path | None = None) -> Iterator[None]:
+    """An experiment that may be trained: new, or going on from `step`. A copy that learned nothing is removed."""
+    copied = step is not None and take_up(folder, step, load_dir)
+    if step is None:
+        expect_new(folder)
+    try:
+        yield
+    except LapwingError:
+        if copied and linked_step(folder / "run", "last") == step:  # all that it holds is in the other experiment
+            shutil.rmtree(folder)
+        raise
+
+
+def count(text: str) -> int:
+    """The value of a flag; the documents write 1e6."""
+    number = float(text)
+    if number != int(number):
+        raise ValueError(text)
+    return int(number)
 
 
 def experiment_folder(name: str) -> Path:

@@ -11,7 +11,6 @@ the largest one, save for antmaze, where they are times 100.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,16 +20,14 @@ from typing import Any
 from algos.utils_multimodal import usable_device
 from d4rl_data import default_folder, expect_environment, find_data, world_of
 from d4rl_exports import Exports
-from experiments import expect_new, take_up
+from experiments import begun, conduct, count
 
 from lapwing.agents.lapo_config import PRESETS, LapoConfig
 from lapwing.data.dataset import Dataset
 from lapwing.data.frames import FrameStore
-from lapwing.errors import LapwingError
-from lapwing.run.checkpoint import config_from_json, linked_step
+from lapwing.run.checkpoint import config_from_json
 from lapwing.run.directory import read_settings
 from lapwing.run.options import TrainOptions
-from lapwing.run.report import write_report
 from lapwing.run.train import train_on
 from lapwing.run.training_data import TrainingData, open_training_data
 
@@ -61,19 +58,13 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 done, 2 something to mend, 130 interrupted."""
     flags = vars(_parser().parse_args(args))
     folder = Path(flags["log_dir"]) / f"Exp{flags['ExpID']:04d}" / flags["env_name"]
-    try:
-        _train(flags, folder)
-        report = write_report(folder / "run")
-    except LapwingError as error:
-        print(f"main_d4rl: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        step = linked_step(folder / "run", "last")
-        advice = f"; go on with --load_model {step}" if step else " before anything was saved"
-        print(f"main_d4rl: interrupted{advice}", file=sys.stderr)
-        return 130
-    print(f"{folder}: progress.csv, model_*.pth; the report is {report}")
-    return 0
+    return conduct(
+        "main_d4rl",
+        folder,
+        lambda: _train(flags, folder),
+        going_on="--load_model",
+        files="progress.csv, model_*.pth",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,13 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--ExpID", type=int, default=0, help="number of the experiment")
     add("--log_dir", type=Path, default=Path("results"), help="where experiments are kept")
-    add("--load_model", type=_count, default=0, metavar="STEP", help="go on from this step; 0: begin anew")
+    add("--load_model", type=count, default=0, metavar="STEP", help="go on from this step; 0: begin anew")
     add("--save_model", type=_truth, default=True, help="whether to save models on the way")
-    add("--save_freq", type=_count, default=500_000, help="steps between saved models")
+    add("--save_freq", type=count, default=500_000, help="steps between saved models")
     add("--env_name", default="maze2d-large-v1", help="D4RL's name of the environment and its data")
     add("--seed", type=int, default=123, help="of the weights, the batches and the evaluation")
-    add("--eval_freq", type=_count, default=5000, help="steps between evaluations")
-    add("--max_timesteps", type=_count, default=1_000_000, help="gradient steps")
+    add("--eval_freq", type=count, default=5000, help="steps between evaluations")
+    add("--max_timesteps", type=count, default=1_000_000, help="gradient steps")
     add("--batch_size", type=int, default=512, help="transitions in a step")
     add("--vae_lr", type=float, default=2e-4, help="learning rate of the CVAE")
     add("--actor_lr", type=float, default=2e-4, help="learning rate of the latent policy")
@@ -106,14 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    """The original writes 5e3."""
-    number = float(text)
-    if number != int(number):
-        raise ValueError(text)
-    return int(number)
-
-
 def _truth(text: str) -> bool:
     """In the original every text was true, "False" too."""
     if text.lower() not in ("true", "false", "1", "0"):
@@ -124,18 +107,12 @@ def _truth(text: str) -> bool:
 def _train(flags: Mapping[str, Any], folder: Path) -> None:
     name = flags["env_name"]
     data = flags["dataset"] or find_data(name, flags["dataset_dir"] or default_folder())
-    expect_environment(data, name)
-    run, step = folder / "run", flags["load_model"]
-    copied = bool(step) and take_up(folder, step, None)
-    if not step:
-        expect_new(folder)
-    options, config = _settings(flags)
-    if step:
-        config = config_from_json(LapoConfig, {**read_settings(run)["config"], **_given(flags)})
-    exports = Exports(
-        folder, {**{key: _plain(value) for key, value in flags.items()}, "data": str(data)}, world_of(name)
-    )
-    try:
+    run, step = folder / "run", flags["load_model"] or None
+    with begun(folder, step):
+        options, config = _settings(flags)
+        if step:
+            config = config_from_json(LapoConfig, {**read_settings(run)["config"], **_given(flags)})
+        params = {**{key: _plain(value) for key, value in flags.items()}, "data": str(data)}
         train_on(
             lambda progress: _open(data, options, config, name, progress),
             run,
@@ -143,12 +120,8 @@ def _train(flags: Mapping[str, Any], folder: Path) -> None:
             config,
             options,
             resume=bool(step),
-            watch=exports.refresh,
+            watch=Exports(folder, params, world_of(name)).refresh,
         )
-    except LapwingError:
-        if copied and linked_step(run, "last") == step:  # nothing was learned that is not in the other experiment
-            shutil.rmtree(folder)
-        raise
 
 
 def _plain(value: Any) -> Any:
@@ -176,6 +149,7 @@ def _is_antmaze(name: str) -> bool:
 
 def _open(path: Path, options: TrainOptions, config: LapoConfig, name: str, progress: bool) -> TrainingData:
     data = open_training_data(path, options, config.scaling, progress)
+    expect_environment(path, data.recording.spec, name)
     if not _is_antmaze(name):
         return data
     episodes = [

@@ -9,7 +9,6 @@ writes results/Exp0001/multimodal_robot/, with the package's own run directory i
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from algos.utils_multimodal import expect_dims, usable_device
-from experiments import expect_new, experiment_folder, take_up
+from experiments import begun, conduct, count, experiment_folder
 from exports import Exports
 
 from lapwing.agents.lapo_config import PRESETS, LapoConfig
 from lapwing.data.formats import read_recording
-from lapwing.errors import LapwingError
-from lapwing.run.checkpoint import config_from_json, linked_step
+from lapwing.run.checkpoint import config_from_json
 from lapwing.run.directory import read_settings
 from lapwing.run.options import TrainOptions
-from lapwing.run.report import write_report
 from lapwing.run.train import train
 
 # The documents' flags, and the fields they set.
@@ -49,19 +46,13 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 done, 2 something to mend, 130 interrupted."""
     flags = vars(_parser().parse_args(args))
     folder = experiment_folder(flags["ExpID"])
-    try:
-        _train(flags, folder)
-        report = write_report(folder / "run")
-    except LapwingError as error:
-        print(f"main_multimodal: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        step = linked_step(folder / "run", "last")
-        advice = f"; go on with --ExpID {flags['ExpID']} --load_model {step}" if step else " before anything was saved"
-        print(f"main_multimodal: interrupted{advice}", file=sys.stderr)
-        return 130
-    print(f"{folder}: progress.csv, model_best_*.pth, model_final_*.pth; the report is {report}")
-    return 0
+    return conduct(
+        "main_multimodal",
+        folder,
+        lambda: _train(flags, folder),
+        going_on=f"--ExpID {flags['ExpID']} --load_model",
+        files="progress.csv, model_best_*.pth, model_final_*.pth",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--hdf5_path", type=Path, required=True, help="the data set")
     add("--ExpID", default="0001", help="name of the experiment; digits are padded to four (default 0001)")
     add("--batch_size", type=int, help="samples in a step (default 64)")
-    add("--max_timesteps", type=_count, default=1_000_000, help="gradient steps (default 1e6)")
-    add("--eval_freq", type=_count, help="steps between measurements on held-out episodes (default 5e3)")
-    add("--save_freq", type=_count, help="steps between saved models (default 5e4)")
+    add("--max_timesteps", type=count, default=1_000_000, help="gradient steps (default 1e6)")
+    add("--eval_freq", type=count, help="steps between measurements on held-out episodes (default 5e3)")
+    add("--save_freq", type=count, help="steps between saved models (default 5e4)")
     add("--device", choices=("cuda", "cpu", "mps", "auto"), help="where to compute (default cuda; without it, the CPU)")
     add("--discount", type=float, help="gamma (default 0.99)")
     add("--tau", type=float, help="rate at which the slow copies follow (default 0.005)")
@@ -94,34 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--image_size", type=int, help="pixels to train at (default: as recorded)")
     add("--image_layout", choices=("auto", "nhwc", "nchw"), help="where the shape does not tell (default auto)")
     add("--seed", type=int, help="of the split, the weights and the batches (default 0)")
-    add("--load_model", type=_count, metavar="STEP", help="go on from this step of the experiment, or of another one")
+    add("--load_model", type=count, metavar="STEP", help="go on from this step of the experiment, or of another one")
     add("--load_dir", type=Path, help="the experiment's folder to take --load_model from")
     return parser
 
 
-def _count(text: str) -> int:
-    """Documents write 1e6."""
-    number = float(text)
-    if number != int(number):
-        raise ValueError(text)
-    return int(number)
-
-
 def _train(flags: Mapping[str, Any], folder: Path) -> None:
     run, step = folder / "run", flags.get("load_model")
-    copied = step is not None and take_up(folder, step, flags.get("load_dir"))
-    if step is None:
-        expect_new(folder)
-    try:
+    with begun(folder, step, flags.get("load_dir")):
         options, config = _settings(flags, None if step is None else run)
         spec = read_recording(flags["hdf5_path"], options.reading).spec
         expect_dims(spec, str(flags["hdf5_path"]), flags.get("action_dim"), flags.get("joint_dim"))
         exports = Exports(folder, _params(flags, options, config))
         train(flags["hdf5_path"], run, "lapo", config, options, resume=step is not None, watch=exports.refresh)
-    except LapwingError:
-        if copied and linked_step(run, "last") == step:  # nothing was learned that is not in the other experiment
-            shutil.rmtree(folder)
-        raise
 
 
 def _settings(flags: Mapping[str, Any], run: Path | None) -> tuple[TrainOptions, LapoConfig]:
@@ -130,9 +106,9 @@ def _settings(flags: Mapping[str, Any], run: Path | None) -> tuple[TrainOptions,
         options = TrainOptions(flags["max_timesteps"], eval_every=5000, save_every=50_000, device="cuda")
         config = PRESETS["documents"]
     else:
-        begun = read_settings(run)
-        options = config_from_json(TrainOptions, begun["options"])
-        config = config_from_json(LapoConfig, begun["config"])
+        settings = read_settings(run)
+        options = config_from_json(TrainOptions, settings["options"])
+        config = config_from_json(LapoConfig, settings["config"])
     options = replace(options, **{field: flags[flag] for flag, field in OPTIONS.items() if flag in flags})
     vision = replace(config.vision, **{name: flags[name] for name in VISION if name in flags})
     config = replace(config, vision=vision, **{name: flags[name] for name in CONFIG if name in flags})

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import experiments
 import h5py
 import main_d4rl
 import numpy as np
@@ -51,7 +52,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[[
     """Run the script in this process in a folder of its own, without worlds or a report: exit code and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "datasets"))
-    monkeypatch.setattr(main_d4rl, "write_report", lambda run: run / "report.html")
+    monkeypatch.setattr(experiments, "write_report", lambda run: run / "report.html")
     monkeypatch.setattr(main_d4rl, "world_of", lambda name: None)
 
     def run(words: str) -> tuple[int, str]:

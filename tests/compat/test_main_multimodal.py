@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import experiments
 import h5py
 import main_multimodal
 import numpy as np
@@ -35,7 +36,7 @@ def train(
 ) -> Callable[[str], tuple[int, str]]:
     """Run the script in this process on small images: exit code and what it said on stderr. No report is drawn."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main_multimodal, "write_report", lambda run: run / "report.html")
+    monkeypatch.setattr(experiments, "write_report", lambda run: run / "report.html")
 
     def run(words: str) -> tuple[int, str]:
         capsys.readouterr()
