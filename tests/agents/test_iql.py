@@ -226,7 +226,6 @@ def test_the_policy_slows_down_along_a_cosine_where_asked(pair: Batch) -> None:
         assert values == 0.01
         rates.append(policy)
     assert rates == pytest.approx([0.01, 0.01 * (1 + math.sqrt(0.5)) / 2, 0.005, 0.01 * (1 - math.sqrt(0.5)) / 2, 0, 0])
-    assert make_agent()._actor_lr() == 3e-4
 
 
 def test_the_schedule_goes_on_where_it_was_saved(pair: Batch) -> None:

@@ -336,6 +336,27 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         LapoConfig(**settings)
 
 
+def test_all_learning_rates_fall_where_asked_and_go_on_where_they_were(
+    eyes: RobotSpec, facts: RewardFacts, make_batch: MakeBatch
+) -> None:
+    rates = {"critic_lr": 0.01, "encoder_lr": 0.02, "vae_lr": 0.03, "actor_lr": 0.04}
+    agents = [make_agent(eyes, facts, decay_steps=4, **rates) for _ in range(2)]
+    batch = make_batch(eyes, agents[0].sampling)
+    for share in (1.0, (1 + math.sqrt(0.5)) / 2, 0.5):
+        agents[0].update(batch)
+        assert rates_of(agents[0]) == pytest.approx([share * rate for rate in rates.values()])
+    agents[1].load_state_dict(agents[0].state_dict())
+    agents[1].update(batch)
+    assert rates_of(agents[1]) == pytest.approx([(1 - math.sqrt(0.5)) / 2 * rate for rate in rates.values()])
+    agents[0].update(batch)
+    agents[0].update(batch)
+    assert rates_of(agents[0]) == [0, 0, 0, 0]
+
+
+def rates_of(agent: LapoAgent) -> list[float]:
+    return [group["lr"] for optimizer in agent.optimizers.values() for group in optimizer.param_groups]
+
+
 def test_settings_at_their_limits_are_accepted() -> None:
     LapoConfig(
         discount=1.0, tau=1.0, expectile=0.5, doubleq_min=0.0, kl_beta=0.0, encoder_grad_clip=0.0, random_shift=0

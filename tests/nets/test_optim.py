@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lapwing.nets import optim
-from lapwing.nets.optim import average_gradients, gradient_step, track
+from lapwing.nets.optim import average_gradients, cosine_decay, gradient_step, track
 
 
 def test_gradient_step_touches_the_optimizers_parameters_alone() -> None:
@@ -31,6 +32,12 @@ def test_gradient_step_does_not_add_to_old_gradients() -> None:
     for expected in (-1.0, -3.0):  # the slope is 2 each time
         gradient_step(optimizer, (2 * weight).sum())
         assert weight.item() == expected
+
+
+def test_cosine_decay_by_hand() -> None:
+    half = math.sqrt(0.5)
+    assert [cosine_decay(n, 4) for n in range(6)] == pytest.approx([1, (1 + half) / 2, 0.5, (1 - half) / 2, 0, 0])
+    assert cosine_decay(7, 0) == 1
 
 
 def test_clip_sees_the_gradients_before_the_step() -> None:

@@ -31,7 +31,7 @@ from lapwing.nets.augment import random_shift
 from lapwing.nets.backbone import BackboneConfig
 from lapwing.nets.critic import TwinCritic
 from lapwing.nets.mlp import mlp, speed_up
-from lapwing.nets.optim import gradient_step, track
+from lapwing.nets.optim import cosine_decay, gradient_step, track
 from lapwing.nets.spatial import SpatialEncoder
 from lapwing.spec import RobotSpec
 
@@ -151,7 +151,8 @@ class IqlAgent:
             "value_loss": expectile_loss(gain, self.config.expectile),
             "actor_loss": actor_loss(log_density(action, *policy), weight),
         }
-        self.optimizer.param_groups[-1]["lr"] = self._actor_lr()
+        config = self.config
+        self.optimizer.param_groups[-1]["lr"] = config.lr * cosine_decay(self.updates, config.actor_decay_steps)
         gradient_step(self.optimizer, torch.stack(list(losses.values())).sum())
         track(self.target_critic, self.critic, self.config.tau)
         self.updates += 1
@@ -169,11 +170,6 @@ class IqlAgent:
     @torch.no_grad()
     def _slow_q(self, feature: Tensor, action: Tensor) -> Tensor:
         return self.target_critic(feature, action).min(0).values  # type: ignore[no-any-return]
-
-    def _actor_lr(self) -> float:
-        steps = self.config.actor_decay_steps
-        done = min(self.updates / steps, 1.0) if steps else 0.0
-        return self.config.lr * (1 + math.cos(math.pi * done)) / 2
 
     def v(self, feature: Tensor) -> Tensor:
         """V, [B]."""

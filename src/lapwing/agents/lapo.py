@@ -43,7 +43,7 @@ from lapwing.batch import Batch, Obs
 from lapwing.errors import ConfigError
 from lapwing.nets.augment import augment, centre, random_shift
 from lapwing.nets.mlp import mlp, speed_up
-from lapwing.nets.optim import gradient_step, track
+from lapwing.nets.optim import cosine_decay, gradient_step, track
 from lapwing.nets.vision import ObsEncoder
 from lapwing.spec import RobotSpec
 
@@ -80,6 +80,7 @@ class LapoAgent:
             self.networks["bc_head"] = self.acting["bc_head"] = self.bc_head
             self.modes += ("bc",)
         self.reward_scale, self.value_low, self.value_high = value_range(config, facts)
+        self.updates = 0
         self._make_optimizers()
 
     @property
@@ -100,6 +101,7 @@ class LapoAgent:
             "vae": torch.optim.Adam(self.vae.parameters(), lr=config.vae_lr, fused=True),
             "actor": torch.optim.Adam(self.actor.parameters(), lr=config.actor_lr, fused=True),
         }
+        self._rates = {name: [group["lr"] for group in one.param_groups] for name, one in self.optimizers.items()}
 
     def prepare(self, device: torch.device, bf16: bool, compiled: bool) -> None:
         """Move to `device`. bf16 and compilation serve the image encoder, and the hidden layers of the MLPs where
@@ -111,6 +113,7 @@ class LapoAgent:
     def update(self, batch: Batch) -> Metrics:
         """Equations (1) to (6) on one batch, then the slow copies. Returns the diagnostics of the doc page."""
         assert batch.next_obs is not None  # promised by Transitions
+        self._set_rates()
         action = self._in_a_row(batch)
         reward = batch.reward * self.reward_scale
         feature = self.encoder(self._varied(batch.obs))
@@ -129,7 +132,14 @@ class LapoAgent:
             (self.target_actor, self.actor),
         ):
             track(target, net, self.config.tau)
+        self.updates += 1
         return metrics
+
+    def _set_rates(self) -> None:
+        remains = cosine_decay(self.updates, self.config.decay_steps)
+        for name, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
+                group["lr"] = rate * remains
 
     def _in_a_row(self, batch: Batch) -> Tensor:
         """The actions that are chosen at once, [B, K * A]; past the end of a task the batch holds the last one."""
@@ -282,12 +292,14 @@ class LapoAgent:
         return {
             "networks": self.networks.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "updates": self.updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.networks.load_state_dict(state["networks"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        self.updates = state.get("updates", 0)  # a run from before there was `decay_steps` needs none
 
 
 def _frozen(net: Net) -> Net:

@@ -65,6 +65,8 @@ class LapoConfig:
     """0 means critic_lr."""
     vae_lr: float = 2e-4
     actor_lr: float = 2e-4
+    decay_steps: int = 0
+    """Updates over which all learning rates fall to 0, along a cosine; 0: they stay. Give it --steps."""
     encoder_grad_clip: float = 10.0
     """Largest gradient norm of the encoder; 0 means unbounded."""
     state_scaling: Normalization = "mean-std"
@@ -83,7 +85,7 @@ class LapoConfig:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
         for name in (
             "kl_beta", "latent_dim", "best_of", "latent_penalty", "bc_coef", "random_shift", "encoder_lr",
-            "encoder_grad_clip",
+            "decay_steps", "encoder_grad_clip",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -22,6 +23,15 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: Callable
     if clip is not None:
         clip()
     optimizer.step()
+
+
+def cosine_decay(done: int, steps: int) -> float:
+    """What remains of a learning rate after `done` updates, if it falls to 0 along a cosine over `steps`; 0: it stays.
+
+    SGDR (Loshchilov & Hutter 2017), equation (5) without restarts.
+    """
+    share = min(done / steps, 1.0) if steps else 0.0
+    return (1 + math.cos(math.pi * share)) / 2
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
