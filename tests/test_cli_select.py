@@ -93,6 +93,7 @@ def test_the_policy_that_arrives_ranks_first(
     assert first["value"] == pytest.approx(0.9**3.5, abs=0.15)  # four or five steps
     assert all(one["value"] < 0.3 for one in others if one["label"].startswith("back"))
     assert {one["algorithm"] for one in found["policies"]} == {"bc", "lapo"}
+    assert set(found["baselines"]) == {"hold", "mean", "clone"}
     assert all((one["calibration"] is None) == (one["algorithm"] == "bc") for one in found["policies"])
     assert said.out.splitlines()[1].startswith("forward step-00000")
     assert "Try forward step-00000" in said.out

@@ -24,7 +24,7 @@ from lapwing.run.held_out import Calibration
 INK = "#010203"  # becomes currentColor
 FAINT = "#8b95a5"
 POLICY = "#3b82f6"
-BASELINES = {"hold": "#6b7482", "mean": "#b4bcc8"}
+BASELINES = {"hold": "#6b7482", "mean": "#b4bcc8", "clone": "#8b95a3"}
 WIDE = 8.8  # inches at 96 px
 PALETTE = (POLICY, "#12a594", "#e5843a", "#9a6bea", "#d6558f", "#7a9a3c")
 STYLE: Any = {

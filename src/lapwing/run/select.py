@@ -29,6 +29,7 @@ from lapwing.run.candidates import (
     open_candidate,
     reading_options,
 )
+from lapwing.run.clone import cloned_action
 from lapwing.run.device import DeviceName, pick_device
 from lapwing.run.evidence import Features, expect_rewards, for_values, gather, return_range, start_returns, starts
 from lapwing.run.fitted_q import FitOptions
@@ -207,7 +208,17 @@ def _assemble(
         bounds=evidence.bounds,
         judged_episodes=len(book.rows.dataset.episodes),
         trained_on=book.trained_on,
-        baselines={name: float(book.rows.error(one).mean()) for name, one in book.rows.baselines().items()},
+        baselines={name: float(book.rows.error(one).mean()) for name, one in _baselines(book, options, fit).items()},
         steps=tuple(values.steps.tolist()),
         policies=tuple(policies),
     )
+
+
+def _baselines(book: _Book, options: SelectOptions, fit: FitOptions) -> dict[str, Array]:
+    """Encoded actions [J, A] that need no candidate; the cloned ones know none of the episodes they are judged by."""
+    actions = book.rows.baselines()
+    others = [episode for episode in book.train.episodes if episode not in book.rows.dataset.episodes]
+    if others:
+        known = gather(book.train.part(others, book.train.normalizer), book.features, options.discount, options.samples)
+        actions["clone"] = cloned_action(known.feature, known.action, book.rows.feature, fit)
+    return actions

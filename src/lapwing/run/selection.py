@@ -63,8 +63,9 @@ class Selection:
     episodes: all, those the values were fitted to, and those whose starts were valued; data_value: mean discounted
     return of the latter as recorded, with its interval; returns: lowest and highest discounted return in the data;
     bounds: between which values were kept; judged_episodes: for actions and calibration; trained_on: whether a
-    candidate learned from these; baselines: action errors of holding still and of the mean action; steps: of fitting,
-    or of playing in the learned world, at which the courses were looked at.
+    candidate learned from these; baselines: action errors of holding still, of the mean action and, where other
+    episodes were left to learn from, of a small policy cloned from them; steps: of fitting, or of playing in the
+    learned world, at which the courses were looked at.
     """
 
     data: str
@@ -183,7 +184,7 @@ def _fitted_doubts(found: Selection) -> Iterator[Finding]:
 def _disagreement(found: Selection) -> Iterator[Finding]:
     """Where the estimate prefers policies that act unlike the data."""
     first, nearest = found.first, min(found.policies, key=lambda one: one.action_error)
-    rival = min(found.baselines.values())
+    rival = min(found.baselines["hold"], found.baselines["mean"])
     if first.action_error > TOO_FAR * rival:
         yield Finding("bad", "Its actions are farther from the recorded ones than holding still or the mean action.")
     if len(found.policies) > 3:
