@@ -138,7 +138,7 @@ def _settings(flags: Mapping[str, Any]) -> tuple[TrainOptions, LapoConfig]:
     options = TrainOptions(**{**given, "device": usable_device(flags["device"]).type}, train_fraction=1.0)
     config = replace(PRESETS["original"], **_given(flags))
     if _is_antmaze(flags["env_name"]):
-        # rewards times 100; V between 0 and 100 there, here the range of returns with its margin: -10 to 110
+        # V between 0 and 100 there; here the range of returns with its margin, -10 to 110 where a reward is the end
         config = replace(config, scale_reward=False, value_bounds="returns")
     return options, config
 
