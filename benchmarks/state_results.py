@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 
 SIZES = ("--hidden", "128", "128", "128", "--batch-size", "256")
-RATES = ("--critic-lr", "1e-3", "--vae-lr", "1e-3", "--actor-lr", "1e-3")
-PAPER_LATENT = ("--kl-beta", "0.3", "--max-latent", "2", "--latent-penalty", "0", "--bc-coef", "0")
+CONSTANT = ("--critic-lr", "1e-3", "--vae-lr", "1e-3", "--actor-lr", "1e-3")
+RATES = (*CONSTANT, "--decay-steps", "{steps}")
 
 
 class Row(NamedTuple):
@@ -60,18 +60,17 @@ TABLES = {
     "halfcheetah": Table("halfcheetah", (BC, LAPO), **DEMONSTRATIONS),
 }
 TRIED = [
-    Row("the paper's", "lapo", ("--preset", "original", "--kl-beta", "0.3", *RATES)),
-    Row("product", "lapo", RATES),
-    Row("LayerNorm", "lapo", (*PAPER_LATENT, *RATES)),
-    *(Row(f"LayerNorm, {n} steps", "lapo", (*PAPER_LATENT, *RATES, "--n-step", str(n))) for n in (3, 5, 10)),
-    *(Row(f"LayerNorm, chunk {n}", "lapo", (*PAPER_LATENT, *RATES, "--chunk", str(n))) for n in (5, 10)),
-    *(
-        Row(f"LayerNorm, chunk 5, expectile {tau}", "lapo", ("--preset", "state", *RATES, "--value-expectile", tau))
-        for tau in ("0.9", "0.97", "0.99")
-    ),
-    Row("LayerNorm, chunk 5, expectile 0.97, latent 20", "lapo", ("--preset", "state", *RATES, "--latent-dim", "20")),
-    Row("LayerNorm, expectile 0.97", "lapo", ("--preset", "state", *RATES, "--chunk", "1")),
-    Row("chunk 5, expectile 0.97", "lapo", ("--preset", "state", *RATES, "--no-critic-layer-norm")),
+    LAPO,
+    Row("constant learning rates", "lapo", ("--preset", "state", *CONSTANT)),
+    Row("no Fourier features", "lapo", (*LAPO.flags, "--critic-frequency", "0")),
+    Row("chunk 1", "lapo", (*LAPO.flags, "--chunk", "1")),
+    Row("chunk 5", "lapo", (*LAPO.flags, "--chunk", "5")),
+    Row("tau 0.005", "lapo", (*LAPO.flags, "--tau", "0.005")),
+    Row("expectile 0.9", "lapo", (*LAPO.flags, "--value-expectile", "0.9")),
+    Row("the policy's value", "lapo", (*LAPO.flags, "--value", "policy")),
+    Row("no LayerNorm", "lapo", (*LAPO.flags, "--no-critic-layer-norm")),
+    Row("product", "lapo", CONSTANT),
+    Row("the paper's", "lapo", ("--preset", "original", "--kl-beta", "0.3", *CONSTANT)),
 ]
 
 
@@ -127,7 +126,7 @@ def _train(args: argparse.Namespace, table: Table, data: Path, row: Row, seed: i
         _lapwing(
             "train", row.algorithm, data, "--out", run, "--steps", steps, "--seed", seed, *SIZES,
             "--train-fraction", table.train_fraction, "--eval-every", 10_000, "--save-every", args.every,
-            "--threads", 1, *row.flags, *going_on,
+            "--threads", 1, *(flag.format(steps=steps) for flag in row.flags), *going_on,
         )  # fmt: skip
     return run
 

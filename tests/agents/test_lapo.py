@@ -419,6 +419,24 @@ def test_the_best_of_many_is_what_the_lower_critic_likes_most(
         make_agent(blind, facts).act(obs, "best")
 
 
+def test_critics_see_fourier_features_where_asked(
+    blind: RobotSpec, eyes: RobotSpec, facts: RewardFacts, make_batch: MakeBatch
+) -> None:
+    agent, plain = make_agent(blind, facts, critic_frequency=4.0), make_agent(blind, facts)
+    batch = make_batch(blind, agent.sampling)
+    widths = [net[0].in_features for net in (agent.critic.q1, agent.critic.q2, agent.critic.value)]
+    assert widths == [net[0].in_features + 64 for net in (plain.critic.q1, plain.critic.q2, plain.critic.value)]
+    drawn = agent.critic.sharpen.projection.clone()
+    agent.update(batch)
+    assert torch.equal(agent.critic.sharpen.projection, drawn)
+    assert torch.equal(agent.target_critic.sharpen.projection, drawn)
+    feature = agent.encoder(batch.obs)
+    first, _ = agent.critic.q(feature, batch.action[:, 0])
+    torch.testing.assert_close(agent.critic.first_q(feature, batch.action[:, 0]), first)
+    with pytest.raises(ConfigError, match=r"critic_frequency is 4.0, .* this data has cameras; expected 0 there"):
+        make_agent(eyes, facts, critic_frequency=4.0)
+
+
 def test_an_expectile_value_asks_no_policy(blind: RobotSpec, facts: RewardFacts, make_batch: MakeBatch) -> None:
     agent = make_agent(blind, facts, value="expectile", value_expectile=0.9, bc_coef=0.0, clip_targets=False)
     make_constant(agent.actor.net, math.nan)  # whoever asks it is told

@@ -60,7 +60,12 @@ class LapoAgent:
         latent = config.latent_dim or 2 * spec.action_dim
         self.config = replace(config, vision=self.encoder.vision)
         feature, action, hidden = self.encoder.feature_dim, config.chunk * spec.action_dim, config.hidden
-        self.critic = Critic(feature, action, hidden, config.critic_layer_norm)
+        if spec.cameras and config.critic_frequency:
+            raise ConfigError(
+                f"lapo: critic_frequency is {config.critic_frequency}, which sharpens what critics see of a state, and "
+                "this data has cameras; expected 0 there"
+            )
+        self.critic = Critic(feature, action, hidden, config.critic_layer_norm, config.critic_frequency)
         self.vae = ConditionalVae(feature, action, latent, hidden, config.clamp_log_var)
         self.actor = LatentActor(feature, latent, hidden, config.max_latent)
         self.bc_head = mlp(feature, hidden[:1], action) if config.bc_coef > 0 else None
@@ -242,7 +247,7 @@ class LapoAgent:
 
     def _step_actor(self, feature: Tensor) -> Metrics:
         z = self.actor(feature)
-        q = self.critic.q1(torch.cat([feature, self.target_vae.decoder(feature, z)], -1)).squeeze(-1)
+        q = self.critic.first_q(feature, self.target_vae.decoder(feature, z))
         loss = -q.mean() + self.config.latent_penalty * z.square().mean()
         gradient_step(self.optimizers["actor"], loss)
         return {

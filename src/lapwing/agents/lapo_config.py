@@ -50,6 +50,8 @@ class LapoConfig:
     """Width of the fused feature of images and state."""
     critic_layer_norm: bool = True
     """LayerNorm in Q and V: bounds what they say of unseen actions."""
+    critic_frequency: float = 0.0
+    """Q and V see random Fourier features beside the state, with phases of this many radians; 0: the state alone."""
     clip_targets: bool = True
     """Clamp the targets of Q to the range of values, as those of V always are."""
     value_bounds: Literal["returns", "geometric"] = "returns"
@@ -85,7 +87,7 @@ class LapoConfig:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
         for name in (
             "kl_beta", "latent_dim", "best_of", "latent_penalty", "bc_coef", "random_shift", "encoder_lr",
-            "decay_steps", "encoder_grad_clip",
+            "critic_frequency", "decay_steps", "encoder_grad_clip",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")
@@ -102,13 +104,15 @@ class LapoConfig:
 PRESETS: dict[str, LapoConfig] = {
     "product": LapoConfig(),
     "state": LapoConfig(
-        chunk=5,
+        chunk=2,
+        tau=0.02,
         kl_beta=0.3,
         max_latent=2.0,
         value="expectile",
         value_expectile=0.97,
         latent_penalty=0.0,
         bc_coef=0.0,
+        critic_frequency=4.0,
     ),
     "documents": LapoConfig(max_latent=2.0, latent_penalty=0.0, bc_coef=0.0),
     "original": LapoConfig(

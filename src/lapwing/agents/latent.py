@@ -8,26 +8,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lapwing.nets.fourier import FourierFeatures
 from lapwing.nets.mlp import mlp
 
 
 class Critic(nn.Module):
-    """Two Q of (feature, action) and one V of the feature."""
+    """Two Q of (feature, action) and one V of the feature, which they see through Fourier features where asked."""
 
-    def __init__(self, feature: int, action: int, hidden: tuple[int, ...], layer_norm: bool) -> None:
+    def __init__(
+        self, feature: int, action: int, hidden: tuple[int, ...], layer_norm: bool, frequency: float = 0.0
+    ) -> None:
         super().__init__()
+        self.sharpen: nn.Module = nn.Identity()
+        if frequency:
+            self.sharpen = FourierFeatures(feature, frequency)
+            feature = self.sharpen.outputs
         self.q1 = mlp(feature + action, hidden, 1, layer_norm)
         self.q2 = mlp(feature + action, hidden, 1, layer_norm)
         self.value = mlp(feature, hidden, 1, layer_norm)
 
     def q(self, feature: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Both Q, [B] each."""
-        both = torch.cat([feature, action], -1)
+        both = torch.cat([self.sharpen(feature), action], -1)
         return self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)
+
+    def first_q(self, feature: Tensor, action: Tensor) -> Tensor:
+        """Q_1 alone, [B]."""
+        return self.q1(torch.cat([self.sharpen(feature), action], -1)).squeeze(-1)  # type: ignore[no-any-return]
 
     def v(self, feature: Tensor) -> Tensor:
         """V, [B]."""
-        return self.value(feature).squeeze(-1)  # type: ignore[no-any-return]
+        return self.value(self.sharpen(feature)).squeeze(-1)  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
