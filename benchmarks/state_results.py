@@ -51,13 +51,14 @@ LAPO = Row("LAPO", "lapo", ("--preset", "state", *RATES))
 BC, IQL, TD3BC = (
     Row(name, kind, ("--lr", "1e-3")) for name, kind in (("BC", "bc"), ("IQL", "iql"), ("TD3+BC", "td3bc"))
 )
-LAPO_SINGLE = Row("LAPO, single actions", "lapo", ("--preset", "state", *RATES, "--chunk", "1"))
+LAPO_FEW = Row("LAPO", "lapo", RATES)  # its own settings: the preset is for more than a few episodes
+LAPO_CHUNKS = Row("LAPO, chunks of 5", "lapo", (*RATES, "--chunk", "5"))
 DEMONSTRATIONS = {"steps": 5_000, "checkpoints": 1, "train_fraction": 1.0}
 TABLES = {
     **{maze: Table(f"pointmaze-{maze}", (LAPO, IQL, TD3BC, BC)) for maze in ("umaze", "medium", "large")},
-    "door": Table("door", (BC, IQL, LAPO_SINGLE, LAPO), **DEMONSTRATIONS),
-    "hopper": Table("hopper", (BC, LAPO), **DEMONSTRATIONS),
-    "halfcheetah": Table("halfcheetah", (BC, LAPO), **DEMONSTRATIONS),
+    "door": Table("door", (BC, IQL, LAPO_FEW, LAPO_CHUNKS), **DEMONSTRATIONS),
+    "hopper": Table("hopper", (BC, LAPO_FEW), **DEMONSTRATIONS),
+    "halfcheetah": Table("halfcheetah", (BC, LAPO_FEW), **DEMONSTRATIONS),
 }
 TRIED = [
     LAPO,
