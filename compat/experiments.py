@@ -66,7 +66,7 @@ def begun(folder: Path, step: int | None, load_dir: Path | None = None) -> Itera
 def count(text: str) -> int:
     """The value of a flag; the documents write 1e6."""
     number = float(text)
-    if number != int(number):
+    if not math.isfinite(number) or number != int(number):
         raise ValueError(text)
     return int(number)
 

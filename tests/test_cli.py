@@ -81,6 +81,7 @@ def test_the_version_is_printed(lapwing: Lapwing) -> None:
         ("data sample x.hdf5 --n-samples -1", "--steps is -1, expected at least 1"),
         ("data sample x.hdf5 --episodes 1 --n-samples 1", "--episodes and --steps (--n-samples) exclude each other"),
         ("data sample x.hdf5 --size 1", "--size is 1, expected 8 to 4096 pixels"),
+        ("data sample x.hdf5 --world pointmaze-umaze --size 64", "--size is 64, and pointmaze-umaze has no cameras"),
         ("train lapo d.hdf5 --out run", "--steps"),
         ("train lapo d.hdf5 --out run --steps many", "--steps: invalid literal for int() with base 10: 'many'"),
         ("train lapo d.hdf5 --out run --steps 1 --fly", "Unrecognized options: --fly"),

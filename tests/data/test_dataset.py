@@ -228,9 +228,16 @@ def test_transitions_need_rewards(tiny_recording):
     episodes = tuple(replace(one, reward=None) for one in tiny_recording.episodes)
     dataset = dataset_of(replace(tiny_recording, episodes=episodes, path=Path("d.hdf5")))
     assert not dataset.has_reward
-    with pytest.raises(DataError, match=r"d.hdf5: no rewards, which this algorithm needs; add 'rewards'"):
+    with pytest.raises(DataError, match=r"d.hdf5: no rewards in episode 0, which this algorithm needs in all; add 'rewards'"):
         dataset.stream(Transitions(), 4, seed=0)
     assert next(dataset.stream(Chunks(2), 4, seed=0)).reward.tolist() == [0, 0, 0, 0]
+
+
+def test_chunks_longer_than_cut_episodes_are_refused(tiny_recording):
+    episodes = tuple(replace(one, terminated=False) for one in tiny_recording.episodes)
+    dataset = dataset_of(replace(tiny_recording, episodes=episodes))
+    with pytest.raises(DataError, match="no episode of this split has 50 steps and an observation after"):
+        dataset.stream(Transitions(50, horizon=50), 4, seed=0)
 
 
 def test_a_batch_larger_than_the_dataset_is_refused(dataset):

@@ -64,6 +64,7 @@ MAZE = {name: np.zeros((5, 2)) for name in ("observation", "desired_goal", "achi
         (changed(rewards=np.zeros(3)), r"'episode_1/rewards' has 3 rows, expected 4"),
         (changed(terminations=np.ones(4, bool)), r"'episode_1' goes on after its end at step 0, expected one at the"),
         ([], r"no group 'episode_0', expected one an episode"),
+        (changed(actions=np.zeros((0, 2)), observations=np.zeros((1, 3))), r"'episode_1/actions' has 0 rows, expected"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_error(tmp_path, episodes, message):
@@ -72,6 +73,12 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path, episodes, message):
         read_recording(tmp_path / "set")
     (problem,) = check(tmp_path / "set", progress=False).problems
     assert problem.severity == "error"
+
+
+def test_missing_episodes_are_noticed(tmp_path):
+    write_minari(tmp_path / "set", [minari_episode(4, True)], total_episodes=3)
+    with pytest.raises(DataError, match=r"1 episodes, expected 3 as 'total_episodes' of its metadata has it"):
+        read_recording(tmp_path / "set")
 
 
 def test_arrow_files_are_refused_by_name(tmp_path):

@@ -77,6 +77,14 @@ def test_done_without_a_reward_is_the_end_of_the_demonstration_alone(write):
     assert [axis.name for axis in recording.spec.action[:2]] == ["action_0", "action_1"]
 
 
+def test_an_end_on_the_way_is_told(write):
+    early = demo(4, True, 1.0)
+    early["dones"][1] = 1
+    recording = read_recording(write(early, demo(4, True, 1.0)))
+    assert recording.episodes[0].num_steps == 4
+    assert "'dones' before the last step mean nothing here, demo_0 go on after them: cut them there" in recording.notes
+
+
 def test_images_are_cameras_and_stay_in_the_file(write):
     recording = read_recording(write(demo(4, True, 1.0, images=True), demo(3, True, 1.0, images=True)))
     assert [(one.name, one.height, one.width) for one in recording.spec.cameras] == [("agentview", 4, 6)]

@@ -91,6 +91,9 @@ class LapoConfig:
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")
+        for name, most in (("chunk", 1000), ("best_of", 10_000)):
+            if getattr(self, name) > most:
+                raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected at most {most}")
         if min(self.hidden, default=1) < 1:
             raise ConfigError(f"lapo: hidden is {list(self.hidden)}, expected positive widths")
         if self.value_bounds == "geometric" and self.discount == 1:
@@ -138,7 +141,7 @@ def value_range(config: LapoConfig, facts: RewardFacts) -> tuple[float, float, f
         if facts.reward[1] <= 0:
             raise ConfigError(
                 f"lapo: the largest reward is {facts.reward[1]:g}, dividing by it would flip or destroy the rewards; "
-                "expected a positive one: shift the rewards, or use --no-scale-reward"
+                "expected a positive one: shift the rewards, or leave them as they are (scale_reward)"
             )
         scale = 1 / facts.reward[1]
     if config.value_bounds == "geometric":

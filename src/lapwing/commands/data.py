@@ -72,6 +72,8 @@ def sample(args: Sequence[str]) -> int:
         raise ConfigError(f"--seed is {command.seed}, expected 0 or more")
     if command.size is not None and not 8 <= command.size <= 4096:
         raise ConfigError(f"--size is {command.size}, expected 8 to 4096 pixels")
+    if command.size is not None and not envs.world_spec(command.world, None).cameras:
+        raise ConfigError(f"--size is {command.size}, and {command.world} has no cameras; leave it out")
     if command.labelled:
         return _sample_labelled(command)
     spec = envs.world_spec(command.world, command.size)

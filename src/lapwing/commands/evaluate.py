@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from lapwing.commands.flags import parse
 from lapwing.data.normalize import Normalizer
 from lapwing.data.scores import normalised_score
 from lapwing.env import BatchEnv
-from lapwing.envs import D4RL_DATA, World, make_world, world_spec
+from lapwing.envs import D4RL_DATA, WORLDS, World, make_world, world_spec
 from lapwing.errors import CheckpointError, ConfigError
 from lapwing.run import evaluate as evaluating
 from lapwing.run.checkpoint import Which, find_checkpoint, load_acting, with_critics
@@ -173,6 +174,8 @@ def _expect_robot(command: Evaluate, trained: RobotSpec, world: RobotSpec) -> No
             f"{command.run}: trained on robot {trained.name!r} ({ours}), world {command.world!r} has {theirs}; "
             "choose the world that the recording comes from"
         )
+    if trained.name in WORLDS and trained.name != world.name:
+        print(f"note: trained for {trained.name}, evaluated in {world.name}", file=sys.stderr)
 
 
 def _robot(spec: RobotSpec) -> str:

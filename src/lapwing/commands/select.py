@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,10 @@ def run(args: Sequence[str]) -> int:
         if not 1 <= command.threads <= 1024:
             raise ConfigError(f"--threads is {command.threads}, expected 1 to 1024")
         torch.set_num_threads(command.threads)
-    if command.out.exists() and not command.out.is_dir():
-        raise ConfigError(f"--out {command.out}: is a file, expected a folder; choose another")
+    begun = next(one for one in (command.out.absolute(), *command.out.absolute().parents) if one.exists())
+    if not begun.is_dir() or not os.access(begun, os.W_OK):
+        what = "cannot be written to" if begun.is_dir() else "is a file"
+        raise ConfigError(f"--out {command.out}: {begun} {what}, expected a folder; choose another")
     found = select(command.runs, command.data, command.options, command.fit, command.device)
     page, numbers = write_selection(found, command.out)
     if command.json:

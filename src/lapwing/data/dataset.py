@@ -102,6 +102,13 @@ class Dataset:
         Raises DataError when there are fewer samples than `batch_size`, ConfigError when it cannot be shared.
         """
         samples = self._samples(sampling)
+        if not len(samples.row):
+            needed = sampling.horizon if isinstance(sampling, Transitions) else 1
+            raise DataError(
+                f"{self.recording.path}: no episode of this split has {needed} "
+                f"step{'s' * (needed > 1)} and an observation after, expected some to learn from; record longer "
+                "ones, or set a smaller chunk"
+            )
         if len(samples.row) < batch_size:
             raise DataError(
                 f"{self.recording.path}: {len(samples.row)} samples in this split, fewer than the batch size "
@@ -161,8 +168,10 @@ class Dataset:
 
     def _samples(self, sampling: FromEpisodes) -> _Samples:
         if isinstance(sampling, Transitions) and not self.has_reward:
+            lacking = next(index for index in self.episodes if self.recording.episodes[index].reward is None)
             raise DataError(
-                f"{self.recording.path}: no rewards, which this algorithm needs; add 'rewards' [N] to the recording"
+                f"{self.recording.path}: no rewards in episode {lacking}, which this algorithm needs in all; add "
+                "'rewards' [N] to the recording"
             )
         parts = [
             _episode_samples(episode, self._reward(episode), int(first), sampling)

@@ -7,8 +7,9 @@ from tqdm import tqdm
 
 from lapwing.data.dataset import Dataset
 from lapwing.episode import Array, Observation
+from lapwing.errors import DataError
 from lapwing.run.candidates import Candidate
-from lapwing.run.evidence import Features, gather, start_returns
+from lapwing.run.evidence import Features, gather, spread, start_returns
 from lapwing.run.fitted_q import FitOptions
 from lapwing.run.imagined import imagine, replay
 from lapwing.run.policy import Policy
@@ -16,7 +17,6 @@ from lapwing.run.ranking import Values
 from lapwing.run.world_model import fit_world
 from lapwing.stats import rank_correlation
 
-STARTS = 100  # held-out episodes that are begun anew, at most
 LONGEST = 1000  # steps that are imagined, at most
 PROBES = 5000  # held-out transitions that tell where the world is unknown, at most
 LOOKS = 50  # times that what was earned so far is noted, at most
@@ -37,8 +37,14 @@ class ByModel:
         fit: FitOptions,
     ) -> None:
         self._train, self._held_out, self._discount, self._fit = train, held_out, discount, fit
-        self._start = start.state[_spread(len(start.state), STARTS)]
+        self._start = start.state
         self._evidence = gather(train, features, 1.0, limit)
+        going_on = int((self._evidence.discount > 0).sum())
+        if going_on < 2:
+            raise DataError(
+                f"{train.recording.path}: the world goes on after {going_on} of the transitions to learn it from, "
+                "expected 2 at least; raise --samples, or record more"
+            )
         self._probes = gather(held_out, features, 1.0, PROBES)
         self._met: list[Policy] = []
 
@@ -52,7 +58,7 @@ class ByModel:
         with tqdm(total=self._fit.steps, desc="learn the world", unit="step", disable=None) as bar:
             world = fit_world(self._evidence, self._probes, self._fit, lambda step: bar.update(1))
         known = self._held_out.recording.episodes
-        episodes = [known[self._held_out.episodes[place]] for place in _spread(len(self._held_out.episodes), REPLAYED)]
+        episodes = [known[self._held_out.episodes[place]] for place in spread(len(self._held_out.episodes), REPLAYED)]
         horizon = min(LONGEST, max(one.num_steps for one in self._train.recording.episodes))
         normalizer = self._train.normalizer
         with tqdm(total=horizon, desc=f"play {len(self._met)} policies", unit="step", disable=None) as bar:
@@ -61,13 +67,8 @@ class ByModel:
             )
         again = np.array([replay(world, one.state[0], one.action, normalizer) for one in episodes])
         fidelity = rank_correlation(again, start_returns(episodes, 1.0))
-        looks = _spread(horizon, LOOKS)
+        looks = spread(horizon, LOOKS)
         course: Array = found.earned.mean((2, 3), dtype=np.float64).cumsum(0)[looks]
         value: Array = found.earned.sum(0, dtype=np.float64)
         lost = found.lost.mean((1, 2), dtype=np.float64)
         return Values(value, course, looks + 1, lost, fidelity)
-
-
-def _spread(count: int, most: int) -> Array:
-    """`most` of `count` places, evenly spread."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)

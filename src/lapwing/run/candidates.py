@@ -61,7 +61,8 @@ def find_candidates(paths: Sequence[Path]) -> list[Checkpoint]:
 
 
 def _below(path: Path) -> list[Path]:
-    if path.parent.name == "checkpoints":
+    path = path.absolute()
+    if path.parent.name == "checkpoints" and not (path / "checkpoints").is_dir():
         name = path.name.removeprefix("step-")
         which: Any = int(name) if name.isascii() and name.isdigit() else name
         return [find_checkpoint(path.parent.parent, which)]

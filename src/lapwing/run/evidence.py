@@ -133,6 +133,11 @@ def return_range(episodes: Sequence[Episode], discount: float) -> tuple[float, f
     return min(0.0, float(returns.min())), max(0.0, float(returns.max()))
 
 
+def spread(count: int, most: int) -> Array:
+    """`most` of `count` places, evenly spread."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+
+
 def start_returns(episodes: Sequence[Episode], discount: float) -> Array:
     """What recorded episodes with rewards went on to earn, discounted, float64 [S]."""
     return np.array([returns_to_go(one.reward, discount)[0] for one in episodes if one.reward is not None])

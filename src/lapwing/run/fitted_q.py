@@ -51,6 +51,8 @@ class FitOptions:
         for name in ("steps", "batch_size", "members", "lr", "tau"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"select: {name} is {getattr(self, name)}, expected a positive number")
+        if self.tau > 1:
+            raise ConfigError(f"select: tau is {self.tau}, expected at most 1; 0.01 is usual")
         if min(self.hidden, default=1) < 1:
             raise ConfigError(f"select: hidden is {list(self.hidden)}, expected positive widths")
 

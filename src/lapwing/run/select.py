@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -31,7 +32,16 @@ from lapwing.run.candidates import (
 )
 from lapwing.run.clone import cloned_action
 from lapwing.run.device import DeviceName, pick_device
-from lapwing.run.evidence import Features, expect_rewards, for_values, gather, return_range, start_returns, starts
+from lapwing.run.evidence import (
+    Features,
+    expect_rewards,
+    for_values,
+    gather,
+    return_range,
+    spread,
+    start_returns,
+    starts,
+)
 from lapwing.run.fitted_q import FitOptions
 from lapwing.run.held_out import Calibration
 from lapwing.run.policy import Policy
@@ -40,6 +50,8 @@ from lapwing.run.results import read_json
 from lapwing.run.selection import EstimateName, Judged, Selection
 from lapwing.run.training_data import TrainingData, open_training_data
 from lapwing.stats import bootstrap_interval
+
+STARTS = {"model": 100, "fitted-q": 10_000}  # held-out episodes whose starts are valued, at most
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ def select(
     together, or where the recording has no rewards.
     """
     checkpoints = find_candidates(paths)
-    book = _open(data, checkpoints, options, fit.seed)
+    book = _open(data, checkpoints, options, fit.members, fit.seed)
     device = pick_device(device_name if book.estimate == "fitted-q" else "cpu")
     estimate = _estimate(book, options, fit, device)
     asked: list[_Asked] = []
@@ -106,30 +118,37 @@ def select(
 
 @dataclass(frozen=True)
 class _Book:
-    """The recording, and what is taken from it once for all policies."""
+    """The recording, and what is taken from it once for all policies. begun: the episodes whose starts are valued."""
 
     recorded: TrainingData
     train: Dataset
     features: Features
+    begun: Sequence[int]
     start: Observation
     rows: Rows
     trained_on: bool
     estimate: EstimateName
 
 
-def _open(data: Path, checkpoints: Sequence[Checkpoint], options: SelectOptions, seed: int) -> _Book:
+def _open(data: Path, checkpoints: Sequence[Checkpoint], options: SelectOptions, members: int, seed: int) -> _Book:
     recorded = open_training_data(data, reading_options(checkpoints, options.train_fraction, seed), Scaling())
     expect_robots(checkpoints, recorded.spec, data)
     expect_rewards(recorded)
     estimate: EstimateName = "fitted-q" if options.fitted_q or recorded.spec.cameras else "model"
+    if estimate == "model" and members < 2:
+        raise ConfigError(
+            "select: members is 1, expected 2 at least, since the learned world is unknown where they differ; give "
+            "more, or --fitted-q"
+        )
     train = for_values(recorded)
     features = Features(train)
     known = _trained_on(recorded, checkpoints)
     unseen = [index for index in range(len(recorded.recording.episodes)) if index not in known] if known else []
     judged = unseen or list(recorded.split.valid)
     rows = Rows(train.part(judged, train.normalizer), features)
-    start = starts(recorded, recorded.split.valid)
-    return _Book(recorded, train, features, start, rows, bool(known) and not unseen, estimate)
+    begun = [recorded.split.valid[place] for place in spread(len(recorded.split.valid), STARTS[estimate])]
+    start = starts(recorded, begun)
+    return _Book(recorded, train, features, begun, start, rows, bool(known) and not unseen, estimate)
 
 
 def _trained_on(recorded: TrainingData, checkpoints: Sequence[Checkpoint]) -> set[int]:
@@ -165,6 +184,7 @@ def _ask(book: _Book, candidate: Candidate, estimate: _Estimate, options: Select
 def _assemble(
     book: _Book, asked: Sequence[_Asked], values: Values, options: SelectOptions, fit: FitOptions
 ) -> Selection:
+    _expect_finite(values, asked)
     ranking = rank(values.value, fit.seed)
     evidence = gather(book.train, book.features, options.discount, options.samples)
     near = Nearness(evidence.feature, evidence.action, book.rows)
@@ -192,7 +212,7 @@ def _assemble(
             )
         )
     recorded = book.recorded
-    held = [recorded.recording.episodes[index] for index in recorded.split.valid]
+    held = [recorded.recording.episodes[index] for index in book.begun]
     earned = start_returns(held, options.discount)
     return Selection(
         data=str(recorded.recording.path),
@@ -200,7 +220,7 @@ def _assemble(
         fidelity=values.fidelity,
         discount=options.discount,
         seed=fit.seed,
-        episodes=(len(recorded.recording.episodes), len(recorded.split.train), len(recorded.split.valid)),
+        episodes=(len(recorded.recording.episodes), len(recorded.split.train), len(book.begun)),
         transitions=len(evidence.reward),
         data_value=float(earned.mean()),
         data_interval=bootstrap_interval(earned),
@@ -212,6 +232,15 @@ def _assemble(
         steps=tuple(values.steps.tolist()),
         policies=tuple(policies),
     )
+
+
+def _expect_finite(values: Values, asked: Sequence[_Asked]) -> None:
+    for one, value in zip(asked, values.value, strict=True):
+        if not np.isfinite(value).all():
+            raise ConfigError(
+                f"select: the value of {one.checkpoint.label} ({one.mode}) is no finite number, expected one: what "
+                "estimates it diverged; set a lower --lr or --tau"
+            )
 
 
 def _baselines(book: _Book, options: SelectOptions, fit: FitOptions) -> dict[str, Array]:

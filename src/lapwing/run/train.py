@@ -305,7 +305,7 @@ def _expect_finite(means: Mapping[str, float], step: int, run: Path) -> None:
         if not math.isfinite(value):
             raise ConfigError(
                 f"{run}: {name} is {value} at step {step}, expected a finite number: training diverged; "
-                "set lower learning rates and start another run"
+                "set lower learning rates, or scale very large rewards down, and start another run"
             )
 
 

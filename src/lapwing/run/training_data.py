@@ -20,7 +20,7 @@ from lapwing.data.frames import FrameStore
 from lapwing.data.info import success
 from lapwing.data.normalize import Normalizer
 from lapwing.episode import Episode, Recording, endless_returns
-from lapwing.errors import DataError
+from lapwing.errors import ConfigError, DataError
 from lapwing.run.held_out import metrics
 from lapwing.run.off_data import KnownStates
 from lapwing.run.offline import held_out
@@ -153,6 +153,8 @@ def open_training_data(path: Path, options: TrainOptions, scaling: Scaling, prog
     """Read, check, divide and normalise. Statistics come from the training split alone. Raises DataError."""
     stored = read_recording(path, options.reading)
     _expect_finite(stored)
+    if options.image_size is not None and not stored.spec.cameras:
+        raise ConfigError(f"--image-size is {options.image_size}, and {path} has no cameras; leave it out")
     frames = FrameStore.open(stored, options.image_size, progress=progress).begin_at(max(0, -options.alignment))
     recording = align(stored, options.alignment)
     split = split_episodes(len(recording.episodes), options.train_fraction, options.seed)

@@ -60,6 +60,11 @@ def read_minari(path: Path) -> Recording:
         names = sorted((name for name in file if _NAME.fullmatch(name)), key=lambda name: int(name.partition("_")[2]))
         if not names:
             raise DataError(f"{folder / _DATA}: no group 'episode_0', expected one an episode; download it again")
+        if facts.get("total_episodes", len(names)) != len(names):
+            raise DataError(
+                f"{folder / _DATA}: {len(names)} episodes, expected {facts['total_episodes']} as 'total_episodes' of "
+                "its metadata has it; download it again"
+            )
         episodes = tuple(_episode(file, name, folder / _DATA) for name in names)
     for name, episode in zip(names, episodes, strict=True):
         _expect_alike(folder / _DATA, name, episode, episodes[0])
@@ -100,7 +105,9 @@ def _episode(file: h5py.File, name: str, path: Path) -> Episode:
     action = matrix(dataset_of(group, path, "actions", _LAYOUT), path)
     state = matrix(dataset_of(group, path, "observations", _LAYOUT), path)
     steps = len(action)
-    if len(state) not in (steps, steps + 1) or not steps:
+    if not steps:
+        raise DataError(f"{path}: '{name}/actions' has 0 rows, expected at least one step; leave the episode out")
+    if len(state) not in (steps, steps + 1):
         raise DataError(
             f"{path}: '{name}/observations' has {len(state)} rows for {steps} actions, expected {steps + 1}; "
             "download it again"

@@ -30,11 +30,12 @@ _POSE = ("x", "y", "z", "roll", "pitch", "yaw")
 
 @dataclass(frozen=True)
 class _Demo:
-    """One demonstration. state: of every low-dimensional key, in the order of `keys`; time: of raw files alone."""
+    """One demonstration. keys: size of every low-dimensional one; done_before: whether it goes on after a `dones`."""
 
     name: str
     keys: Mapping[str, int]
     episode: Episode
+    done_before: bool = False
 
 
 def is_robomimic(file: h5py.File) -> bool:
@@ -132,7 +133,8 @@ def _observed(
     reward = float32(column(dataset_of(group, path, "rewards", "robomimic"), path, steps)) if rewarded else None
     earned = reward is None or bool(reward[-1] > 0)
     episode = Episode(images, state, action, reward, terminated=bool(done[-1]) and earned)
-    return _Demo(name, {key: values.shape[1] for key, values in vectors.items()}, episode)
+    keys = {key: values.shape[1] for key, values in vectors.items()}
+    return _Demo(name, keys, episode, bool(done[:-1].any()))
 
 
 def _last_row(following: h5py.Group, vectors: Mapping[str, Array], path: Path) -> Array:
@@ -192,6 +194,9 @@ def _ending_notes(demos: Sequence[_Demo]) -> list[str]:
         return [
             "'states' of the simulator are the state, without the clock they begin with; every episode counts as cut"
         ]
+    going_on = [demo.name for demo in demos if demo.done_before]
+    if going_on:
+        return [f"'dones' before the last step mean nothing here, {listed(going_on)} go on after them: cut them there"]
     return []
 
 
