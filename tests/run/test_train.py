@@ -136,9 +136,25 @@ def test_another_metric_can_decide(train_small: Train) -> None:
 
 
 def test_a_metric_that_is_not_measured_is_refused_at_once(train_small: Train, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="best_metric 'valid/luck' is not measured; choose one of valid/action_error"):
+    with pytest.raises(ConfigError, match="best_metric 'valid/luck' is not measured; choose one of last, valid/action"):
         train_small("run", best_metric="valid/luck")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_last_is_best_where_asked_and_where_learning_rates_fall(
+    train_small: Train, small_config: Callable[..., Any]
+) -> None:
+    fallen = small_config("lapo", decay_steps=6)
+    for run in (
+        train_small("asked", "bc", steps=6, eval_every=2, best_metric="last"),
+        train_small("fallen", config=fallen, steps=6, eval_every=2),
+    ):
+        assert linked_step(run, "best") == linked_step(run, "last") == 6
+        assert json.loads((run / "held_out.json").read_text())["step"] == 6
+    with pytest.raises(ConfigError, match="decay_steps is 6 and --steps 8: the learning rates are 0 from step 6 on"):
+        train_small("longer", config=fallen, steps=8)
+    with pytest.raises(ConfigError, match="patience is 2, and `best` is the last checkpoint"):
+        train_small("patient", config=fallen, steps=6, patience=2)
 
 
 def test_only_periodic_and_linked_checkpoints_stay(train_small: Train) -> None:

@@ -172,7 +172,7 @@ def _expect_robot(command: Evaluate, trained: RobotSpec, world: RobotSpec) -> No
     if ours != theirs:
         raise ConfigError(
             f"{command.run}: trained on robot {trained.name!r} ({ours}), world {command.world!r} has {theirs}; "
-            "choose the world that the recording comes from"
+            "choose the world that the recording comes from, or judge without one: `lapwing select RUN --data FILE`"
         )
     if trained.name in WORLDS and trained.name != world.name:
         print(f"note: trained for {trained.name}, evaluated in {world.name}", file=sys.stderr)

@@ -12,6 +12,8 @@ from lapwing.data.formats.options import ReadOptions
 from lapwing.data.formats.serl_modes import SetupMode
 from lapwing.errors import ConfigError
 
+LAST = "last"  # as best_metric: the newest checkpoint is `best`
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -39,7 +41,8 @@ class TrainOptions:
     patience: int | None = None
     """Stop after so many measurements without a better checkpoint; None: never."""
     best_metric: str = ""
-    """Column of progress.csv whose lowest value makes the checkpoint `best`; empty: the algorithm's own."""
+    """Column of progress.csv whose lowest value makes the checkpoint `best`, or "last"; empty: the algorithm's own, and
+    "last" where learning rates fall to 0 (LAPO's decay_steps)."""
     train_fraction: float = 0.8
     """Share of the episodes to learn from; the others are held out. 1: none is held out, and nothing is measured."""
     image_size: int | None = None

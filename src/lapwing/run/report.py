@@ -14,6 +14,7 @@ import numpy as np
 from lapwing.episode import Array
 from lapwing.run.evaluate import FIGURES, Evaluation, figure_text
 from lapwing.run.held_out import BASELINES, ActionError, HeldOut
+from lapwing.run.options import LAST
 from lapwing.run.page import absent, details, figure, image, page, section, table
 from lapwing.run.plots import (
     Rate,
@@ -253,7 +254,9 @@ def _values(held_out: HeldOut) -> str:
 
 
 def _training(run: RunResults) -> str:
-    lead = "Measured while training. Held-out error decides which checkpoint is best; no training loss does."
+    last = run.config.get("best_metric") == LAST
+    decides = "The last checkpoint is the best" if last else "Held-out error decides which checkpoint is best"
+    lead = f"Measured while training. {decides}; no training loss does."
     if not run.progress:
         return section("Training", lead, absent("progress.csv is not there.", "lapwing train ... --out RUN"))
     progress = {name: xy for name, xy in run.progress.items() if len(xy[0])}

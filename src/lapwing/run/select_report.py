@@ -17,7 +17,7 @@ from lapwing.run.selection import Judged, Selection, verdict
 from lapwing.run.verdict import alike, percent
 
 DRAWN = 12  # policies whose courses are drawn; more lines cannot be told apart
-HEAD = ("policy", "value", "95 % interval", "best", "lost", "action error", "off data", "Q rank")
+HEAD = ("policy", "value", "95 % interval", "best", "lost", "action error", "actions off data", "Q rank")
 
 
 def write_selection(found: Selection, folder: Path) -> tuple[Path, Path]:
@@ -73,10 +73,11 @@ def _tiles(found: Selection) -> list[Tile]:
     first = found.first
     value, earned = alike(first.value, found.data_value)
     error, still = alike(first.action_error, found.baselines["hold"])
+    several = [Tile(percent(first.best), "of the bootstrap draws have it best")] if len(found.policies) > 1 else []
     return [
         Tile(value, f"estimated value of {_name(first)}"),
         Tile(earned, f"earned by the data, {found.episodes[2]} held-out episodes"),
-        Tile(percent(first.best), "of the bootstrap draws have it best"),
+        *several,
         Tile(error, "its held-out action error"),
         Tile(still, "the same when holding still"),
     ]
@@ -122,7 +123,7 @@ def _actions(found: Selection) -> str:
         lead,
         '<div class="pair">',
         figure(agreement_chart(groups, found.baselines)),
-        html_table(("", "action error", "95 % interval", "off data"), rows),
+        html_table(("", "action error", "95 % interval", "actions off data"), rows),
         "</div>",
     )
 
@@ -156,16 +157,20 @@ def _courses(found: Selection) -> str:
     series = {_name(one): (steps, np.array(one.course)) for one in found.policies[:DRAWN]}
     if found.estimate == "model":
         lead = "What the first policies have earned by each step in the learned world."
-        return section("On the way", lead, figure(curves(series, "earned so far", wide=True)))
+        return section(
+            "On the way",
+            lead,
+            figure(curves(series, "earned so far", wide=True, steps_are="steps in the learned world")),
+        )
     lead = "Estimates while they were fitted. Where they still rise or cross at the end, more --steps are due."
     return section("Has it settled?", lead, figure(curves(series, "estimated value", wide=True)))
 
 
 def _basis(found: Selection) -> str:
-    total, fitted, held = found.episodes
+    total, fitted, valued = found.episodes
     rows = [
         ["recording", found.data],
-        ["episodes", f"{total}: learned from {fitted}, {held} held out"],
+        ["episodes", f"{total}: learned from {fitted}, {total - fitted} held out, the starts of {valued} valued"],
         ["transitions", f"{found.transitions:,}"],
         ["discount", f"{found.discount:g}"],
         ["seed of split and networks", str(found.seed)],

@@ -59,13 +59,12 @@ class Selection:
     """Policies in order, and what they were judged by.
 
     estimate: where values come from; fidelity: of the learned world, rank correlation of held-out returns with those of
-    the same actions in it, None without one;
-    episodes: all, those the values were fitted to, and those whose starts were valued; data_value: mean discounted
-    return of the latter as recorded, with its interval; returns: lowest and highest discounted return in the data;
-    bounds: between which values were kept; judged_episodes: for actions and calibration; trained_on: whether a
-    candidate learned from these; baselines: action errors of holding still, of the mean action and, where other
-    episodes were left to learn from, of a small policy cloned from them; steps: of fitting, or of playing in the
-    learned world, at which the courses were looked at.
+    the same actions in it, None without one; episodes: all, those the values were fitted to, and those of the others
+    whose starts were valued; data_value: mean discounted return of the latter as recorded, with its interval; returns:
+    lowest and highest discounted return in the data; bounds: between which values were kept; judged_episodes: for
+    actions and calibration; trained_on: whether a candidate learned from these; baselines: action errors of holding
+    still, of the mean action and, where other episodes were left to learn from, of a small policy cloned from them;
+    steps: of fitting, or of playing in the learned world, at which the courses were looked at.
     """
 
     data: str
@@ -105,9 +104,10 @@ def _choice(found: Selection) -> Finding:
     if len(found.policies) == 1:
         return Finding("fair", f"{name} is the only one judged: its value is estimated, there is nothing to rank.")
     second = found.policies[1]
+    basis = "in the learned worlds, which may share a mistake" if found.estimate == "model" else "by the fitted values"
     sure = f"it has the highest estimate in {percent(first.best)} of the bootstrap draws"
     if first.best >= SURE and second.behind is not None and second.behind[0] > 0:
-        return Finding("good", f"Try {name} first: {sure}, clearly ahead of {second.label} ({second.mode}).")
+        return Finding("good", f"Try {name} first: {sure}, clearly ahead of {second.label} ({second.mode}) {basis}.")
     tied = [one for one in found.policies[1:] if one.behind is not None and one.behind[0] <= 0]
     others = ", ".join(f"{one.label} ({one.mode})" for one in tied[:3]) + (", ..." if len(tied) > 3 else "")
     tone: Tone = "good" if first.best >= LIKELY else "fair"

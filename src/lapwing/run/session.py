@@ -28,7 +28,7 @@ from lapwing.run.checkpoint import (
 from lapwing.run.device import pick_precision
 from lapwing.run.directory import create_run, expect_same, read_settings, write_json
 from lapwing.run.off_data import STATES
-from lapwing.run.options import TrainOptions
+from lapwing.run.options import LAST, TrainOptions
 from lapwing.run.ranks import Ranks, copy_from_first, restore_rng
 from lapwing.run.source import Measured, Source
 
@@ -94,7 +94,7 @@ def open_session(
     """Everything up to the first step. Rank 0 makes the run directory last, when nothing can fail any more."""
     source = open_source(ranks.is_first)
     options = options.in_steps(source.epoch)
-    best_metric = options.best_metric or BEST_METRIC.get(algorithm, "valid/action_error")
+    best_metric = _best_metric(algorithm, config, options)
     settings = {
         "algorithm": algorithm,
         "config": asdict(config),
@@ -177,12 +177,30 @@ def _build(
     return agent
 
 
+def _best_metric(algorithm: str, config: Any, options: TrainOptions) -> str:
+    """What makes a checkpoint `best`. Raises ConfigError where steps would be wasted, or patience knows nothing."""
+    decay = int(getattr(config, "decay_steps", 0))
+    if 0 < decay < options.steps:
+        raise ConfigError(
+            f"{algorithm}: decay_steps is {decay} and --steps {options.steps}: the learning rates are 0 from step "
+            f"{decay} on, expected as many; change one, or go on from a finished run in a new one with --init"
+        )
+    metric = options.best_metric or (LAST if decay else BEST_METRIC.get(algorithm, "valid/action_error"))
+    if metric == LAST and options.patience is not None:
+        raise ConfigError(
+            f"patience is {options.patience}, and `best` is the last checkpoint, expected one that is measured; leave "
+            "it out, or give --best-metric"
+        )
+    return metric
+
+
 def _begin(session: Session, settings: Mapping[str, Any]) -> None:
     """Try the held-out measurement once, on few samples, then make the run directory."""
     trial = session.judge(session.options.batch_size)
     columns = {} if trial is None else trial.row
-    if trial is not None and session.best_metric not in columns:
-        raise ConfigError(f"best_metric {session.best_metric!r} is not measured; choose one of {', '.join(columns)}")
+    if trial is not None and session.best_metric not in (LAST, *columns):
+        choices = ", ".join((LAST, *columns))
+        raise ConfigError(f"best_metric {session.best_metric!r} is not measured; choose one of {choices}")
     described = {
         **settings,
         "config": session.config,

@@ -21,7 +21,7 @@ from lapwing.run.checkpoint import link_checkpoint, prune_checkpoints, save_chec
 from lapwing.run.device import peak_memory_gb, pick_device
 from lapwing.run.directory import expect_free, held, write_json
 from lapwing.run.log import MeanMetrics, RunLog
-from lapwing.run.options import TrainOptions
+from lapwing.run.options import LAST, TrainOptions
 from lapwing.run.prefetch import Direct, Prefetch
 from lapwing.run.ranks import connect, gather_rng, read_ranks, wait_for_all
 from lapwing.run.session import OpenSource, Session, open_session
@@ -244,6 +244,9 @@ class _Loop:
         result = session.judge(session.options.eval_samples)
         if result is None:
             return {}
+        if session.best_metric == LAST:
+            write_json(session.out / "held_out.json", {"step": state.step, **result.record})
+            return dict(result.row)
         value = result.row[session.best_metric]
         if value < state.best_value:
             state.best_step, state.best_value = state.step, value
