@@ -230,7 +230,7 @@ def curves(
     band: tuple[float, float] | None = None,
     steps_are: str = "training steps",
 ) -> str:
-    """Metrics over steps: a small figure, or a wide one with a legend. `band`: the range of returns."""
+    """Metrics over steps: a small figure, or a wide one with a legend. `band`: what values may be, where in sight."""
     with _figure(WIDE if wide else 3.5, 3.0 if wide else 2.1) as figure:
         axes = figure.subplots()
         for (name, (steps, values)), color in zip(series.items(), _colors(series), strict=True):
@@ -238,7 +238,9 @@ def curves(
             marker = "o" if len(steps) < 40 else ""
             axes.plot(steps, values, linestyle=dashed, color=color, label=name, marker=marker, markersize=3.5)
         if band is not None:
-            axes.axhspan(*band, color=FAINT, alpha=0.12, linewidth=0, label="range of returns")
+            shown = axes.get_ylim()
+            axes.axhspan(*band, color=FAINT, alpha=0.12, linewidth=0, label="possible values")
+            axes.set_ylim(shown)
         axes.xaxis.set_major_locator(MaxNLocator(4 if not wide else 8, integer=True))
         axes.xaxis.set_major_formatter(
             FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")

@@ -17,6 +17,8 @@ RANKS_WELL = 0.5  # a rank correlation of values and returns from here on is cal
 MOVES_BY_STEPS = ("sac",)  # algorithms whose actions are displacements, which cannot be more relative
 MATTERS = 0.1  # relative differences of errors, and a bias relative to the range of returns, below this are small
 
+WORDS = {"hold": "holding still", "mean": "the mean action"}  # of what needs no policy
+
 
 def findings(run: RunResults, others: Sequence[RunResults]) -> list[Finding]:
     """The verdict, the most important sentence first."""
@@ -116,12 +118,17 @@ def _off_line(run: RunResults, held_out: HeldOut) -> Iterator[Finding]:
 def _nearness(held_out: HeldOut, is_relative: bool) -> Finding:
     error = held_out.errors[held_out.modes[0]].mse
     rivals = {name: held_out.errors[name].mse for name in BASELINES}
-    best = min(rivals, key=lambda name: rivals[name])
-    words = {"hold": "holding still", "mean": "the mean action"}[best]
+    best = min(sorted(rivals, reverse=True), key=lambda name: rivals[name])  # "mean" where nothing can be held
+    words = WORDS[best]
     if error >= rivals[best]:
-        remedy = "train longer, or on more recordings" if is_relative else "train with --relative-actions"
+        is_position = rivals["hold"] != rivals["mean"]
+        absolute = is_position and not is_relative
+        remedy = "train with --relative-actions" if absolute else "train longer, or on more recordings"
         numbers = " to ".join(alike(error, rivals[best]))
-        return Finding("bad", f"Its held-out actions are no nearer than {words} ({numbers}): {remedy}.")
+        said = f"Its held-out actions are no nearer than {words} ({numbers})"
+        if held_out.calibration is not None and not is_position:
+            return Finding("fair", f"{said}; offline RL may leave them on purpose, else {remedy}.")
+        return Finding("bad", f"{said}: {remedy}.")
     saved = 1 - error / rivals[best]
     tone: Tone = "good" if saved > MATTERS else "fair"
     return Finding(tone, f"Its held-out actions have {percent(saved)} less squared error than {words}.")
@@ -167,10 +174,12 @@ def tiles(run: RunResults) -> list[Tile]:
         shown.append(Tile(percent(data[0]), f"success of the data, {data[2]} episodes"))
     if run.held_out is not None:
         deployed = run.held_out.modes[0]
-        error, still = alike(run.held_out.errors[deployed].mse, run.held_out.errors["hold"].mse)
+        errors = {name: run.held_out.errors[name].mse for name in ("hold", "mean")}
+        plain = "mean" if errors["hold"] == errors["mean"] else "hold"
+        error, still = alike(run.held_out.errors[deployed].mse, errors[plain])
         at = _at(run, run.held_out_step)
         shown.append(Tile(error, f"held-out action error ({deployed}{at})"))
-        shown.append(Tile(still, "the same when holding still"))
+        shown.append(Tile(still, f"the same, {WORDS[plain]}"))
         if run.held_out.calibration is not None:
             label = f"rank correlation of value and return{at}"
             shown.append(Tile(f"{run.held_out.calibration.spearman:.2f}", label))
