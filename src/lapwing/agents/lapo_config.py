@@ -107,9 +107,8 @@ class LapoConfig:
 PRESETS: dict[str, LapoConfig] = {
     "product": LapoConfig(),
     "state": LapoConfig(
-        chunk=2,
+        chunk=5,
         tau=0.02,
-        kl_beta=0.3,
         max_latent=2.0,
         value="expectile",
         value_expectile=0.97,
