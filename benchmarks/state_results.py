@@ -7,7 +7,7 @@
 The mazes draw a million transitions with D4RL's controller; the others take a recording. Every row is trained for
 every seed with the same sizes, and each of the last checkpoints is evaluated in fresh episodes. The score of a run is
 their mean, never the best of them. `--tried` compares variants of LAPO instead. What is there already is not done
-again, so an interrupted table goes on.
+again, so an interrupted table goes on; give another --out for another version's presets.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(args: argparse.Namespace, table: Table, data: Path, row: Row, seed: int) -> Path:
     name = row.name.replace(",", "").replace("'", "").replace(" ", "-").lower()
-    run: Path = args.out / f"{args.table}-{name}-{seed}"
     steps = args.steps or table.steps
+    run: Path = args.out / f"{args.table}-{name}-{steps}-{seed}"
     if not (run / "checkpoints" / f"step-{steps:08d}").exists():
         going_on = ["--resume"] if run.exists() else []
         _lapwing(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,16 @@ def _is_antmaze(name: str) -> bool:
     return "antmaze" in name
 
 
+@dataclass(frozen=True)
+class _Scaled(TrainingData):
+    """Data whose rewards are not those of the file, and that is the file's nevertheless."""
+
+    file: TrainingData
+
+    def fingerprint(self) -> str:
+        return self.file.fingerprint()
+
+
 def _open(path: Path, options: TrainOptions, config: LapoConfig, name: str, progress: bool) -> TrainingData:
     data = open_training_data(path, options, config.scaling, progress)
     expect_environment(path, data.recording.spec, name)
@@ -158,7 +168,7 @@ def _open(path: Path, options: TrainOptions, config: LapoConfig, name: str, prog
     ]
     recording = replace(data.recording, episodes=episodes)
     train = Dataset(recording, FrameStore.open(recording), data.split.train, data.normalizer)
-    return replace(data, recording=recording, train=train)
+    return _Scaled(recording, data.split, train, None, data)
 
 
 if __name__ == "__main__":

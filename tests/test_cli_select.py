@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,40 @@ def test_what_a_run_learned_from_is_not_what_its_actions_are_judged_on(
     assert (found["judged_episodes"], found["trained_on"]) == (16, False)  # those that the run itself held out
 
 
+def test_what_a_run_began_from_has_learned_too(lapwing: Lapwing, runs: Path, tmp_path: Path) -> None:
+    flags = {"hidden": 16, "batch_size": 32, "steps": 1, "device": "cpu", "seed": 1, "init": runs / "rl"}
+    assert lapwing("train lapo", runs / "mixed.hdf5", out=tmp_path / "on", **flags).code == 0
+
+    def judged() -> tuple[int, bool]:
+        assert run(lapwing, tmp_path, "on", data=str(runs / "mixed.hdf5"), out=tmp_path / "out", steps=2).code == 0
+        found = json.loads((tmp_path / "out" / "select.json").read_text())
+        return found["judged_episodes"], found["trained_on"]
+
+    assert judged() == (16 - len(_trained_on(runs / "rl", tmp_path / "on")), False)
+    config = tmp_path / "on" / "config.json"
+    settings = json.loads(config.read_text())
+    settings["options"]["init"] = str(tmp_path / "gone")
+    config.write_text(json.dumps(settings))
+    assert judged() == (16, True)  # nobody knows what the weights have seen
+
+
+def _trained_on(first: Path, then: Path) -> set[int]:
+    """Episodes that `first` held out and `then` learned from."""
+    held_out = json.loads((first / "split.json").read_text())["valid"]
+    return set(held_out) & set(json.loads((then / "split.json").read_text())["train"])
+
+
+def test_runs_of_one_name_are_told_apart(lapwing: Lapwing, runs: Path, tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        shutil.copytree(runs / "forward", tmp_path / parent / "run")
+    said = run(lapwing, tmp_path, "a/run", "b/run", data=str(runs / "mixed.hdf5"), out=tmp_path / "out", steps=2)
+    assert said.code == 0, said.err
+    found = json.loads((tmp_path / "out" / "select.json").read_text())
+    assert {one["label"] for one in found["policies"]} == {
+        f"{parent}/run step-00000{step}" for parent in ("a", "b") for step in (100, 200)
+    }
+
+
 @pytest.mark.parametrize(
     ("names", "flags", "message"),
     [
@@ -196,13 +231,13 @@ def selection() -> Selection:
     """A clear case without doubts: good ahead of poor."""
     good = Judged(
         run="good", checkpoint="step-1", label="good step-1", algorithm="bc", mode="bc", chunk=1, value=0.9,
-        interval=(0.8, 1.0), best=1.0, behind=None, action_error=0.3, error_interval=(0.2, 0.4), off_data=0.05,
-        lost=None, calibration=None, course=(0.9,) * 20,
+        interval=(0.8, 1.0), gain=None, best=1.0, behind=None, action_error=0.3, error_interval=(0.2, 0.4),
+        off_data=0.05, lost=None, calibration=None, course=(0.9,) * 20,
     )  # fmt: skip
     poor = replace(good, label="poor step-1", value=0.2, interval=(0.1, 0.3), best=0.0, behind=(0.5, 0.8))
     return Selection(
         data="d", estimate="fitted-q", fidelity=None, discount=0.9, seed=0,
-        episodes=(100, 80, 20), transitions=1000, data_value=0.5, data_interval=(0.4, 0.6), returns=(0.0, 1.0),
+        episodes=(100, 80, 20), transitions=1000, data_value=0.5, data_interval=(0.4, 0.6), cut=0.0, returns=(0.0, 1.0),
         bounds=(0.0, 1.1), judged_episodes=20, trained_on=False,
         baselines={"hold": 1.5, "mean": 1.0}, steps=tuple(range(20)), policies=(good, poor),
     )  # fmt: skip
@@ -230,6 +265,7 @@ def test_each_doubt_is_told(selection: Selection) -> None:
     assert "40 % of its actions are far" in told(with_first(selection, off_data=0.4))
     assert "farther from the recorded ones than" in told(with_first(selection, action_error=1.4))
     assert "still moved" in told(with_first(selection, course=(*[0.2] * 15, 0.4, 0.5, 0.6, 0.7, 0.9)))
+    assert "50 % were: the estimate looks beyond" in told(replace(selection, cut=0.5))
     assert "less than the data" in told(replace(selection, data_value=2.0, data_interval=(1.5, 2.5)))
     assert "--execute" not in told(with_first(selection, chunk=8))
     assert "Of chunks 10 actions were judged" in told(with_first(selection, chunk=10))
@@ -241,11 +277,14 @@ def test_doubts_about_a_learned_world_are_told(selection: Selection) -> None:
     def told(found: Selection) -> str:
         return " ".join(one.text for one in verdict(found))
 
-    learned = replace(with_first(selection, lost=0.2, chunk=10), estimate="model", fidelity=0.9)
+    learned = replace(with_first(selection, lost=0.2, chunk=10, gain=(0.1, 0.2)), estimate="model", fidelity=0.9)
     assert [one.tone for one in verdict(learned)] == ["good", "good", "fair"]
     assert "a rank correlation of 0.20" in told(replace(learned, fidelity=0.2))
     assert "all earned alike" in told(replace(learned, fidelity=float("nan")))
-    poorer = told(replace(learned, data_value=2.0, data_interval=(1.5, 2.5)))
+    assert "It earns 0.1 to 0.2 more than they did" in told(learned)
+    assert "does not clearly earn more than they did (-0.1 to 0.2)" in told(with_first(learned, gain=(-0.1, 0.2)))
+    poorer = told(replace(with_first(learned, gain=(-0.3, -0.1)), cut=0.5))
+    assert "Stopped where they were cut, it earns 0.1 to 0.3 less than they did" in poorer
     assert "values are on the low side" in poorer
     assert "None of these may be worth trying" not in poorer
     assert "60 % of its played episodes came where the learned world is unknown" in told(with_first(learned, lost=0.6))

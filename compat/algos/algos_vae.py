@@ -1,4 +1,4 @@
-"""The original's networks and learner for vectors, over `lapwing.agents.lapo` with its preset "original"."""
+"""The original's learner for vectors, over `lapwing.agents.lapo` with its preset "original"."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from algos.algos_vae_multimodal import ActorVAE, MultimodalLatent
+from algos.algos_vae_multimodal import MultimodalLatent
 from algos.utils import ReplayBuffer
 from algos.utils_multimodal import expect_dims, usable_device
 from lapwing.agent import RewardFacts
 from lapwing.agents import build_agent
 from lapwing.agents.lapo_config import PRESETS
-from lapwing.agents.latent import Critic
-from lapwing.agents.latent import LatentActor as Actor
 from lapwing.spec import RobotSpec
-
-__all__ = ["Actor", "ActorVAE", "Critic", "Latent"]
 
 
 class Latent(MultimodalLatent):

@@ -205,7 +205,7 @@ class MultimodalLatent:
             self._adopt(agent, config, spec, facts, normalizer)
             for name, state in rest.get("optimizers", {}).items():
                 agent.optimizers[name].load_state_dict(state)
-            self.steps = int(rest["steps"])
+            self.steps = agent.updates = int(rest["steps"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{where}: not of this version ({' '.join(str(error).split())[:200]})") from error
         if self.replay_buffer is not None:

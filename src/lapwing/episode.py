@@ -97,6 +97,16 @@ class Episode:
         return len(self.state)
 
     @property
+    def num_transitions(self) -> int:
+        """Steps after which it is known what came: not the last one of a cut episode without an observation there."""
+        return self.num_steps if self.terminated or self.num_rows > self.num_steps else self.num_steps - 1
+
+    @property
+    def transition_reward(self) -> Array | None:
+        """The rewards that can be learned from, float32 [num_transitions]."""
+        return None if self.reward is None else self.reward[: self.num_transitions]
+
+    @property
     def demonstrated(self) -> Array:
         """bool [N], True where a demonstrator acted: where somebody took over, and throughout where nobody had to."""
         if self.intervened is None or not np.any(self.intervened):
@@ -126,9 +136,9 @@ class Recording:
 def endless_returns(reward: Array, terminated: bool, gamma: float) -> Array:
     """What each step is worth where the task goes on after a cut as it went until there, float64 [N].
 
-    An episode that terminated is worth its discounted return. One that was cut earns its last k steps over and over,
-    which is return / (1 - gamma**k): the least that a bound of values has to admit, for the best stretch can be
-    repeated. With a gamma of 1 that has no end, and the return to the cut stands.
+    An episode that terminated is worth its discounted return. One that was cut earns the k steps from there to the cut
+    over and over, which is return / (1 - gamma**k). With a gamma of 1 that has no end, and the return to the cut
+    stands.
     """
     returns = returns_to_go(reward, gamma)
     if terminated or gamma == 1:

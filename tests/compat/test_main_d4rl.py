@@ -18,7 +18,10 @@ from algos.algos_vae import Latent
 from algos.utils import ReplayBuffer
 from d4rl_data import DIMENSIONS, _d4rl_names, find_data, world_of
 
+from lapwing.agent import Scaling
 from lapwing.errors import ConfigError, DataError
+from lapwing.run.options import TrainOptions
+from lapwing.run.training_data import open_training_data
 
 # Those of the authors' README, and one with every other flag.
 DOCUMENTED = [
@@ -86,6 +89,16 @@ def test_every_documented_command_runs_on_data_on_disk(train, tmp_path, command)
     for flag, field in main_d4rl.CONFIG.items():
         if f"--{flag}" in words:
             assert config["config"][field] == float(words[words.index(f"--{flag}") + 1])
+
+
+def test_a_run_on_scaled_rewards_knows_its_file(train, tmp_path):
+    state_dim, action_dim = DIMENSIONS["antmaze"]
+    data = write_data(tmp_path / "ant.hdf5", state_dim, action_dim)
+    assert train(f"--env_name antmaze-umaze-v2 --dataset {data} {BRIEF}")[0] == 0
+    config = json.loads((tmp_path / "results/Exp0000/antmaze-umaze-v2/run/config.json").read_text())
+    plain = open_training_data(data, TrainOptions(steps=1, train_fraction=1.0), Scaling(), False)
+    assert config["data"] == plain.fingerprint()
+    assert config["reward_facts"]["reward"][1] == pytest.approx(100 * plain.reward_facts(0.99).reward[1])
 
 
 def test_the_originals_defaults():
@@ -185,6 +198,7 @@ def test_the_originals_classes(tmp_path, data):
     ]
     other = Latent(4, 2, 4, 1.0, 0.0, 100.0, replay_buffer=buffer, device="cpu")
     other.load("model_2", tmp_path)
+    assert other.agent.updates == policy.agent.updates == 2
     assert np.array_equal(other.select_action(data["observations"][0]), before)
 
 

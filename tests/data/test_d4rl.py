@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from offline_files import REAL, d4rl_arrays, write_d4rl
 
-from lapwing.agent import Transitions
+from lapwing.agent import RewardFacts, Scaling, Transitions
 from lapwing.data.check import check
 from lapwing.data.convert import ConvertOptions, convert
 from lapwing.data.dataset import Dataset
@@ -20,6 +20,8 @@ from lapwing.data.formats.d4rl import Steps, episodes_of
 from lapwing.data.frames import FrameStore
 from lapwing.data.normalize import Normalizer
 from lapwing.errors import DataError
+from lapwing.run.options import TrainOptions
+from lapwing.run.training_data import open_training_data
 from lapwing.spec import Axis, RobotSpec
 
 
@@ -153,6 +155,11 @@ def shorten(key, rows=8):
     return spoil
 
 
+def never_marks(arrays):
+    arrays["next_observations"] = None
+    arrays["terminals"][:] = arrays["timeouts"][:] = False
+
+
 def put(key, values):
     return lambda arrays: arrays.__setitem__(key, values)
 
@@ -175,6 +182,10 @@ def put(key, values):
             never_fires,
             r"'terminals' never fire and there are no 'timeouts' or 'next_observations', expected one of them",
         ),
+        (
+            never_marks,
+            r"'terminals' and 'timeouts' never fire and there are no 'next_observations', expected one of them",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path, arrays, spoil, message):
@@ -184,6 +195,25 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path, arrays, spoil, 
         read_recording(path)
     (problem,) = [one for one in check(path, progress=False).problems if one.severity == "error"]
     assert str(path) in str(problem)
+
+
+def test_rewards_that_no_transition_holds_are_no_rewards(tmp_path, arrays):
+    arrays["next_observations"] = None  # so that the last step of a cut episode is in no transition
+    arrays["terminals"][:] = False
+    arrays["timeouts"][2] = True
+    arrays["rewards"][:] = [0, 0, 1, 0, 0, 0, 1, 0, 5]
+    path = write_d4rl(tmp_path / "a.hdf5", arrays)
+    result = check(path, progress=False)
+    assert (result.trainable, result.imitable) == (False, True)
+    (problem,) = [one for one in result.problems if one.severity == "error"]
+    assert "all 0 but for the last step of episodes that were cut" in str(problem)
+    options = TrainOptions(steps=1, train_fraction=1.0)
+    with pytest.raises(DataError, match="'rewards' are 0 in the training split but for the last step of episodes"):
+        open_training_data(path, options, Scaling(), False).expect_fit(Transitions())
+    arrays["rewards"][7] = 2
+    data = open_training_data(write_d4rl(tmp_path / "b.hdf5", arrays), options, Scaling(), False)
+    data.expect_fit(Transitions())
+    assert data.reward_facts(0.5) == RewardFacts((0, 2), (0, 4))  # 2 / (1 - 0.5): neither 1 nor 5 is in a transition
 
 
 def test_check_tells_of_ends_and_returns(tmp_path, arrays):

@@ -130,6 +130,7 @@ def test_networks_that_disagree_make_the_order_unsure() -> None:
 def test_rankings_hold_together(means: list[float], members: int, starts: int) -> None:
     value = np.array(means)[:, None, None] * np.ones((len(means), members, starts))
     found = rank(value, draws=20)
+    assert len(set(found.best[value[:, 0, 0] == value.max()])) == 1  # those that are alike share
     assert found.best.sum() == pytest.approx(1)
     assert (np.diff(found.value[found.order]) <= 0).all()
     assert all(low <= high for low, high in (*found.interval, *found.behind))

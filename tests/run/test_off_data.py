@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 
 from lapwing.batch import Batch, Obs
+from lapwing.data.dataset import Dataset, split_episodes
+from lapwing.data.frames import FrameStore
 from lapwing.data.normalize import Normalizer
 from lapwing.env import Info, Sequential
-from lapwing.episode import Array, Observation
+from lapwing.episode import Array, Observation, Recording
 from lapwing.errors import CheckpointError
 from lapwing.run.evaluate import FIGURES, Evaluation, evaluate, figure_text
 from lapwing.run.off_data import STATES, KnownStates, Traced, load_known_states, start_value
+from lapwing.run.training_data import TrainingData
 from lapwing.spec import RobotSpec, unnamed_axes
 
 LINE = np.linspace(0, 1, 101, dtype=np.float32)[:, None]
@@ -29,6 +33,31 @@ def test_a_state_is_off_where_99_of_100_held_out_ones_are_nearer() -> None:
     assert known.far == pytest.approx(0.25, abs=0.01)
     states = np.array([[0.5], [1.24], [-0.2], [1.4], [-0.4]], np.float32)
     assert known.share_off(states) == pytest.approx(2 / 5)
+
+
+def test_without_held_out_states_some_training_states_are_measured_against_the_others(
+    make_recording: Callable[..., Recording],
+) -> None:
+    assert _data(make_recording([(4, False, True)])).known_states() is None  # one episode tells nothing of another
+    data = _data(make_recording([(4, False, True)] * 6))
+    known = data.known_states()
+    assert known is not None
+    assert data.valid is None
+    episodes = [data.normalizer.encode_state(one.state) for one in data.recording.episodes]
+    assert len(known.state) == sum(map(len, episodes))
+    others = np.concatenate([episodes[place] for place in (1, 2, 3, 4)])
+    nearest = np.linalg.norm(np.concatenate([episodes[0], episodes[5]])[:, None] - others, axis=-1).min(1)
+    assert known.far == pytest.approx(np.quantile(nearest, 0.99), rel=1e-5)
+
+
+def _data(recording: Recording) -> TrainingData:
+    recording = replace(recording, spec=replace(recording.spec, cameras=()), episodes=[
+        replace(one, images={}) for one in recording.episodes
+    ])  # fmt: skip
+    split = split_episodes(len(recording.episodes), 1.0)
+    normalizer = Normalizer.fit(recording.episodes, recording.spec)
+    train = Dataset(recording, FrameStore.open(recording), split.train, normalizer)
+    return TrainingData(recording, split, train, None)
 
 
 def test_distance_is_to_the_nearest_row_over_all_axes() -> None:

@@ -33,7 +33,14 @@ from lapwing.data.formats.robomimic import is_robomimic
 from lapwing.data.formats.serl import is_serl, read_serl
 from lapwing.data.formats.trajectories import is_trajectories
 from lapwing.data.labels import check_grippers, check_lags, describe_lags, measure_lags
-from lapwing.data.numbers import check_episodes, check_finite, check_leader, check_moving, check_rewards
+from lapwing.data.numbers import (
+    check_episodes,
+    check_finite,
+    check_last_rewards,
+    check_leader,
+    check_moving,
+    check_rewards,
+)
 from lapwing.data.problems import Problem, Severity, from_error
 from lapwing.data.structure import Structure, inspect, tree_lines
 from lapwing.data.timing import check_order, check_timing, describe_timing, measure_timing
@@ -181,6 +188,7 @@ def _check_recording(findings: _Findings, recording: Recording, action_key: str,
     findings.problems += check_episodes(path, "episodes", episodes)
     findings.problems += check_early(path, "episodes", episodes, labels)
     findings.problems += check_twins(path, "episodes", episodes, labels)
+    findings.reward_problems += check_last_rewards(path, "rewards", episodes)
     if all(np.isfinite(values).all() for episode in episodes for values in (episode.state, episode.action)):
         findings.problems += check_cut(path, "episodes", episodes, labels, spec)
         findings.problems += check_grippers(path, action_key, episodes, spec)

@@ -246,7 +246,7 @@ def _episode_samples(episode: Episode, reward: Array, first: int, sampling: From
     n_step, gamma, usable, starts = 1, 1.0, steps, steps
     if isinstance(sampling, Transitions):
         n_step, gamma = sampling.n_step, sampling.gamma
-        usable = steps if episode.terminated or episode.num_rows > steps else steps - 1
+        usable = episode.num_transitions
         starts = usable if episode.terminated else max(usable + 1 - sampling.horizon, 0)
     step = np.arange(starts)
     after = np.minimum(step + n_step, usable)

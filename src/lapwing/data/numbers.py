@@ -15,6 +15,9 @@ _REWARD_ADVICE = (
     "offline RL (LAPO) cannot learn from it, imitation (ACT, BC) can; where every episode ends in success, "
     "lapwing data convert IN OUT --reward last-step writes rewards"
 )
+LAST_REWARD_ADVICE = (
+    "mark the episodes whose task ended there as terminated, or record the observation after the last step"
+)
 _MOVING_ROWS = 10  # rows in which an axis must move before it says anything about what the action follows
 
 
@@ -58,6 +61,21 @@ def check_rewards(path: Path, key: str, reward: Array | None) -> list[Problem]:
         return [Problem("error", str(path), key, got, "rewards that differ", _REWARD_ADVICE)]
     advice = "only the length of episodes that terminate tells them apart; make sure that this is meant"
     return [Problem("warning", str(path), key, got, "rewards that differ", advice)]
+
+
+def check_last_rewards(path: Path, key: str, episodes: Sequence[Episode]) -> list[Problem]:
+    """Rewards that stand where nobody knows what came after, and nowhere else."""
+    if not last_rewards_alone(episodes):
+        return []
+    got = "all 0 but for the last step of episodes that were cut, with no observation after it"
+    return [Problem("error", str(path), key, got, "some in steps that can be learned from", LAST_REWARD_ADVICE)]
+
+
+def last_rewards_alone(episodes: Sequence[Episode]) -> bool:
+    """Whether some reward differs from 0, and none in a transition."""
+    rewards = [(one.reward, one.transition_reward) for one in episodes]
+    some = any(reward is not None and reward.any() for reward, _ in rewards)
+    return some and not any(reward is not None and reward.any() for _, reward in rewards)
 
 
 def check_episodes(path: Path, key: str, episodes: Sequence[Episode]) -> list[Problem]:

@@ -35,7 +35,10 @@ class ByModel:
         limit: int,
         discount: float,
         fit: FitOptions,
+        cut: Array,
     ) -> None:
+        """cut: steps after which the recorded episodes that begin at `start` were cut, infinite where not, [S]."""
+        self._cut = cut
         self._train, self._held_out, self._discount, self._fit = train, held_out, discount, fit
         self._start = start.state
         self._evidence = gather(train, features, 1.0, limit)
@@ -70,5 +73,7 @@ class ByModel:
         looks = spread(horizon, LOOKS)
         course: Array = found.earned.mean((2, 3), dtype=np.float64).cumsum(0)[looks]
         value: Array = found.earned.sum(0, dtype=np.float64)
+        before = np.arange(horizon)[:, None, None, None] < self._cut
+        meanwhile: Array = found.earned.sum(0, dtype=np.float64, where=before)
         lost = found.lost.mean((1, 2), dtype=np.float64)
-        return Values(value, course, looks + 1, lost, fidelity)
+        return Values(value, course, looks + 1, meanwhile, lost, fidelity)

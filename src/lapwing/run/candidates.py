@@ -23,15 +23,12 @@ READ_ALIKE = ("base", "alignment", "image_size", "image_layout", "mode", "image_
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint to judge. run: the directory it belongs to; settings: config.json there."""
+    """A checkpoint to judge. run: the directory it belongs to; settings: config.json there; label: what to call it."""
 
     path: Path
     run: Path
     settings: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        return f"{self.run.resolve().name} {self.path.name}"
+    label: str
 
 
 @dataclass(frozen=True)
@@ -49,20 +46,41 @@ class Candidate:
 
 def find_candidates(paths: Sequence[Path]) -> list[Checkpoint]:
     """Every kept checkpoint of each run, or the one that a path names. Raises CheckpointError where there is none."""
-    found: dict[Path, Checkpoint] = {}
-    for path in paths:
-        for checkpoint in _below(path):
-            run = checkpoint.parent.parent
-            settings = read_json(run / "config.json")
-            if settings is None:
-                raise CheckpointError(f"{run}: config.json is missing, expected a run; name a run of `lapwing train`")
-            found.setdefault(checkpoint, Checkpoint(checkpoint, run, settings))
-    return list(found.values())
+    found = dict.fromkeys(checkpoint for path in paths for checkpoint in _below(path))
+    runs = {checkpoint.parent.parent: read_json(checkpoint.parent.parent / "config.json") for checkpoint in found}
+    names = _distinct_names(list(runs))
+    checkpoints = []
+    for path in found:
+        run = path.parent.parent
+        settings = runs[run]
+        if settings is None:
+            raise CheckpointError(f"{run}: config.json is missing, expected a run; name a run of `lapwing train`")
+        checkpoints.append(Checkpoint(path, run, settings, f"{names[run]} {path.name}"))
+    return checkpoints
+
+
+def _distinct_names(runs: Sequence[Path]) -> dict[Path, str]:
+    """The last folders of each path, as many as tell all of them apart."""
+    for depth in range(1, max((len(run.resolve().parts) for run in runs), default=1) + 1):
+        names = {run: "/".join(run.resolve().parts[-depth:]) for run in runs}
+        if len(set(names.values())) == len(runs):
+            break
+    return names
+
+
+def run_of(path: Path) -> Path:
+    """The run that a path names, itself or one of its checkpoints."""
+    path = path.absolute()
+    return path.parent.parent if _is_checkpoint(path) else path
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.parent.name == "checkpoints" and not (path / "checkpoints").is_dir()
 
 
 def _below(path: Path) -> list[Path]:
     path = path.absolute()
-    if path.parent.name == "checkpoints" and not (path / "checkpoints").is_dir():
+    if _is_checkpoint(path):
         name = path.name.removeprefix("step-")
         which: Any = int(name) if name.isascii() and name.isdigit() else name
         return [find_checkpoint(path.parent.parent, which)]

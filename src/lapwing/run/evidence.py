@@ -17,7 +17,7 @@ from lapwing.data.normalize import Normalizer
 from lapwing.episode import Array, Episode, Observation, returns_to_go
 from lapwing.errors import DataError
 from lapwing.run.fitted_q import Evidence
-from lapwing.run.training_data import TrainingData
+from lapwing.run.training_data import TrainingData, expect_rewards_in_transitions
 
 BLOCK = 1024  # observations at once
 THUMBNAIL = 16  # pixels; what is kept of a frame before its principal components are taken
@@ -117,7 +117,7 @@ def value_bounds(episodes: Sequence[Episode], discount: float) -> tuple[float, f
     on the way, a policy may go on earning: lowest and highest reward / (1 - discount), or without a discount as often
     as the longest episode has steps.
     """
-    rewards = [episode.reward for episode in episodes if episode.reward is not None]
+    rewards = [episode.transition_reward for episode in episodes if episode.transition_reward is not None]
     if not any(reward[:-1].any() for reward in rewards):
         low, high = return_range(episodes, discount)
         return low - WIDER * (high - low) * (low < 0), high + WIDER * (high - low) * (high > 0)
@@ -127,10 +127,10 @@ def value_bounds(episodes: Sequence[Episode], discount: float) -> tuple[float, f
 
 
 def return_range(episodes: Sequence[Episode], discount: float) -> tuple[float, float]:
-    """Lowest and highest discounted return to the recorded end, 0 included."""
-    rewards = [episode.reward for episode in episodes if episode.reward is not None]
-    returns = np.concatenate([returns_to_go(reward, discount) for reward in rewards])
-    return min(0.0, float(returns.min())), max(0.0, float(returns.max()))
+    """Lowest and highest discounted return to the last step that can be learned from, 0 included."""
+    rewards = [episode.transition_reward for episode in episodes if episode.transition_reward is not None]
+    returns = np.concatenate([np.zeros(1), *(returns_to_go(reward, discount) for reward in rewards)])
+    return float(returns.min()), float(returns.max())
 
 
 def spread(count: int, most: int) -> Array:
@@ -152,5 +152,4 @@ def expect_rewards(data: TrainingData) -> None:
     for index, episode in enumerate(episodes):
         if episode.reward is None:
             raise DataError(f"{path}: no rewards in episode {index}, expected some to judge policies by; {advice}")
-    if not any(one.reward is not None and one.reward.any() for one in episodes):
-        raise DataError(f"{path}: 'rewards' are all 0, expected some that differ; {advice}")
+    expect_rewards_in_transitions(path, episodes, "", advice)

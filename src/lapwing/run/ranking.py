@@ -17,7 +17,8 @@ class Values:
     """Estimates of P policies from S starts, by each of M networks apart, and how they came about.
 
     value: float64 [P, M, S]; course: [T, P], means at `steps` int64 [T]: while fitting, or, played in a learned world,
-    what was earned by then. Of such a world alone, lost: [P], share of the played episodes that came where it is
+    what was earned by then. Of such a world alone, meanwhile: [P, M, S], what was earned until the recorded episode of
+    the same start was cut, all where it was not; lost: [P], share of the played episodes that came where the world is
     unknown; fidelity: rank correlation of recorded returns with those of the same actions in it, NaN where either does
     not vary.
     """
@@ -25,6 +26,7 @@ class Values:
     value: Array
     course: Array
     steps: Array
+    meanwhile: Array | None = None
     lost: Array | None = None
     fidelity: float | None = None
 
@@ -34,7 +36,8 @@ class Ranking:
     """Policies by their estimates; all in the order in which they were given.
 
     order: int64 [P], their places, the best first. value: float64 [P]. interval: of each value, 95 %. best: float64
-    [P], probability of having the highest value. behind: 95 % interval of the highest value less each.
+    [P], probability of having the highest value, shared where several have it. behind: 95 % interval of the highest
+    value less each.
     """
 
     order: Array
@@ -59,7 +62,8 @@ def rank(value: Array, seed: int = 0, draws: int = DRAWS) -> Ranking:
         drawn[draw] = value[:, random.integers(0, members)][:, episodes].mean(1)
     mean = value.mean((1, 2))
     order = np.argsort(-mean, kind="stable")
-    best = np.bincount(drawn.argmax(1), minlength=policies) / draws
+    highest = drawn == drawn.max(1, keepdims=True)
+    best = (highest / highest.sum(1, keepdims=True)).mean(0)
     return Ranking(order, mean, _intervals(drawn), best, _intervals(drawn[:, order[:1]] - drawn))
 
 

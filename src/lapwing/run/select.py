@@ -29,6 +29,7 @@ from lapwing.run.candidates import (
     find_candidates,
     open_candidate,
     reading_options,
+    run_of,
 )
 from lapwing.run.clone import cloned_action
 from lapwing.run.device import DeviceName, pick_device
@@ -152,11 +153,21 @@ def _open(data: Path, checkpoints: Sequence[Checkpoint], options: SelectOptions,
 
 
 def _trained_on(recorded: TrainingData, checkpoints: Sequence[Checkpoint]) -> set[int]:
-    """Episodes of this very recording that some candidate learned from."""
+    """Episodes of this very recording that some candidate, or a run it began from (`--init`), learned from."""
     known: set[int] = set()
-    for one in {checkpoint.run: checkpoint for checkpoint in checkpoints}.values():
-        if one.settings.get("data") == recorded.fingerprint():
-            known |= set((read_json(one.run / "split.json") or {}).get("train", ()))
+    runs, followed = [checkpoint.run for checkpoint in checkpoints], set[Path]()
+    while runs:
+        run = runs.pop()
+        if run in followed:
+            continue
+        followed.add(run)
+        settings = read_json(run / "config.json")
+        if settings is None:  # begun from weights that are gone: nobody knows what they have seen
+            return set(range(len(recorded.recording.episodes)))
+        if settings.get("data") == recorded.fingerprint():
+            known |= set((read_json(run / "split.json") or {}).get("train", ()))
+        if begun_from := settings.get("options", {}).get("init"):
+            runs.append(run_of(Path(begun_from)))
     return known
 
 
@@ -164,7 +175,9 @@ def _estimate(book: _Book, options: SelectOptions, fit: FitOptions, device: torc
     shared = (book.features, book.start, options.samples, options.discount, fit)
     if book.estimate == "fitted-q":
         return ByFittedQ(book.train, *shared, device)
-    return ByModel(book.train, book.train.part(book.recorded.split.valid, book.train.normalizer), *shared)
+    begun = [book.recorded.recording.episodes[index] for index in book.begun]
+    cut = np.array([one.num_steps if one.truncated else np.inf for one in begun])
+    return ByModel(book.train, book.train.part(book.recorded.split.valid, book.train.normalizer), *shared, cut)
 
 
 def _ask(book: _Book, candidate: Candidate, estimate: _Estimate, options: SelectOptions) -> Iterator[_Asked]:
@@ -185,7 +198,10 @@ def _assemble(
     book: _Book, asked: Sequence[_Asked], values: Values, options: SelectOptions, fit: FitOptions
 ) -> Selection:
     _expect_finite(values, asked)
+    held = [book.recorded.recording.episodes[index] for index in book.begun]
+    earned = start_returns(held, options.discount)
     ranking = rank(values.value, fit.seed)
+    gains = None if values.meanwhile is None else rank(values.meanwhile - earned, fit.seed).interval
     evidence = gather(book.train, book.features, options.discount, options.samples)
     near = Nearness(evidence.feature, evidence.action, book.rows)
     policies = []
@@ -201,6 +217,7 @@ def _assemble(
                 chunk=one.chunk,
                 value=float(ranking.value[place]),
                 interval=ranking.interval[place],
+                gain=None if gains is None else gains[place],
                 best=float(ranking.best[place]),
                 behind=None if place == ranking.order[0] else ranking.behind[place],
                 action_error=float(error.mean()),
@@ -212,8 +229,6 @@ def _assemble(
             )
         )
     recorded = book.recorded
-    held = [recorded.recording.episodes[index] for index in book.begun]
-    earned = start_returns(held, options.discount)
     return Selection(
         data=str(recorded.recording.path),
         estimate=book.estimate,
@@ -224,6 +239,7 @@ def _assemble(
         transitions=len(evidence.reward),
         data_value=float(earned.mean()),
         data_interval=bootstrap_interval(earned),
+        cut=float(np.mean([one.truncated for one in held])),
         returns=return_range(recorded.recording.episodes, options.discount),
         bounds=evidence.bounds,
         judged_episodes=len(book.rows.dataset.episodes),

@@ -29,11 +29,12 @@ EstimateName = Literal["model", "fitted-q"]
 class Judged:
     """One policy: a checkpoint in one of its modes, in the order of the ranking.
 
-    value: the estimate, discounted, in units of reward, with its 95 % interval; best: probability that it is the best
-    of those judged; behind: 95 % interval of the best estimate less this one, None for the best itself; action_error:
-    in units of the variance; off_data: share of actions far from all recorded ones; lost: share of its played episodes
-    that came where the learned world is unknown, None without one; chunk: actions that it plays before it looks again;
-    course: means at the steps of the selection.
+    value: the estimate, discounted, in units of reward, with its 95 % interval; gain: 95 % interval of what it
+    earns more than the recorded episodes from the same starts, stopped where those were cut, None without a learned
+    world; best: probability that it is the best of those judged; behind: 95 % interval of the best estimate less
+    this one, None for the best itself; action_error: in units of the variance; off_data: share of actions far from
+    all recorded ones; lost: share of its played episodes that came where the learned world is unknown, None without
+    one; chunk: actions that it plays before it looks again; course: means at the steps of the selection.
     """
 
     run: str
@@ -44,6 +45,7 @@ class Judged:
     chunk: int
     value: float
     interval: tuple[float, float]
+    gain: tuple[float, float] | None
     best: float
     behind: tuple[float, float] | None
     action_error: float
@@ -58,13 +60,14 @@ class Judged:
 class Selection:
     """Policies in order, and what they were judged by.
 
-    estimate: where values come from; fidelity: of the learned world, rank correlation of held-out returns with those of
-    the same actions in it, None without one; episodes: all, those the values were fitted to, and those of the others
-    whose starts were valued; data_value: mean discounted return of the latter as recorded, with its interval; returns:
-    lowest and highest discounted return in the data; bounds: between which values were kept; judged_episodes: for
-    actions and calibration; trained_on: whether a candidate learned from these; baselines: action errors of holding
-    still, of the mean action and, where other episodes were left to learn from, of a small policy cloned from them;
-    steps: of fitting, or of playing in the learned world, at which the courses were looked at.
+    estimate: where values come from; fidelity: of the learned world, rank correlation of held-out returns with
+    those of the same actions in it, None without one; episodes: all, those the values were fitted to, and those of
+    the others whose starts were valued; data_value: mean discounted return of the latter as recorded, with its
+    interval; cut: share of them that were cut, and not ended; returns: lowest and highest discounted return in the
+    data; bounds: between which values were kept; judged_episodes: for actions and calibration; trained_on: whether
+    a candidate learned from these; baselines: action errors of holding still, of the mean action and, where other
+    episodes were left to learn from, of a small policy cloned from them; steps: of fitting, or of playing in the
+    learned world, at which the courses were looked at.
     """
 
     data: str
@@ -76,6 +79,7 @@ class Selection:
     transitions: int
     data_value: float
     data_interval: tuple[float, float]
+    cut: float
     returns: tuple[float, float]
     bounds: tuple[float, float]
     judged_episodes: int
@@ -120,17 +124,28 @@ def _against_data(found: Selection) -> Iterator[Finding]:
     low, high = found.first.interval
     said = f"Its value is estimated at {found.first.value:.3g} ({low:.3g} to {high:.3g})"
     data = f"the recorded episodes from the same starts earned {found.data_value:.3g} until they ended or were cut"
-    if low > found.data_interval[1]:
+    if found.first.gain is not None:
+        yield _beside_them(f"{said}; {data}", *found.first.gain, found.cut)
+    elif low > found.data_interval[1] and found.cut:
+        yield Finding("fair", f"{said}; {data}, as {percent(found.cut)} were: the estimate looks beyond.")
+    elif low > found.data_interval[1]:
         yield Finding("good", f"{said}; {data}.")
-    elif high < found.data_interval[0] and found.estimate == "model":
-        low_by_design = (
-            "what is earned where the learned world is unknown does not count, so values are on the low side"
-        )
-        yield Finding("fair", f"{said}, less than the data: {data}; {low_by_design}.")
     elif high < found.data_interval[0]:
         yield Finding("bad", f"{said}, clearly less than the data: {data}. None of these may be worth trying.")
     else:
         yield Finding("fair", f"{said}, not clearly more than the data: {data}.")
+
+
+def _beside_them(said: str, low: float, high: float, cut: float) -> Finding:
+    it = "Stopped where they were cut, it" if cut else "It"
+    if low > 0:
+        return Finding("good", f"{said}. {it} earns {low:.3g} to {high:.3g} more than they did.")
+    if high < 0:
+        low_by_design = (
+            "what is earned where the learned world is unknown does not count, so values are on the low side"
+        )
+        return Finding("fair", f"{said}. {it} earns {-high:.3g} to {-low:.3g} less than they did: {low_by_design}.")
+    return Finding("fair", f"{said}. {it} does not clearly earn more than they did ({low:.3g} to {high:.3g}).")
 
 
 def _doubts(found: Selection) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from lapwing.data.formats import read_recording
 from lapwing.data.frames import FrameStore
 from lapwing.data.info import success
 from lapwing.data.normalize import Normalizer
-from lapwing.episode import Episode, Recording, endless_returns
+from lapwing.data.numbers import LAST_REWARD_ADVICE, last_rewards_alone
+from lapwing.episode import Array, Episode, Recording, endless_returns
 from lapwing.errors import ConfigError, DataError
 from lapwing.run.held_out import metrics
 from lapwing.run.off_data import KnownStates
@@ -80,13 +81,17 @@ class TrainingData:
 
     def known_states(self) -> KnownStates | None:
         """See `Source`."""
-        if self.spec.cameras or self.valid is None:
+        train, probes = self.split.train, self.split.valid or self.split.train[::5]
+        others = [index for index in train if index not in set(probes)]
+        if self.spec.cameras or not others:
             return None
-        episodes = self.recording.episodes
-        parts = (
-            np.concatenate([episodes[index].state for index in part]) for part in (self.split.train, self.split.valid)
+        known, probed, measured = (self._normalised_states(part) for part in (train, probes, others))
+        return KnownStates.of(known, probed, measured)
+
+    def _normalised_states(self, episodes: Sequence[int]) -> Array:
+        return self.normalizer.encode_state(
+            np.concatenate([self.recording.episodes[index].state for index in episodes])
         )
-        return KnownStates.of(*(self.normalizer.encode_state(part) for part in parts))
 
     def parts(self) -> dict[str, Any]:
         return asdict(self.split)
@@ -96,11 +101,12 @@ class TrainingData:
         return None
 
     def reward_facts(self, discount: float) -> RewardFacts:
-        """Range of rewards and of discounted returns in the training split; zeros where there are no rewards."""
-        rewarded = [(one.reward, one.terminated) for one in self._training_episodes() if one.reward is not None]
-        if not rewarded:
+        """Range of rewards and of discounted returns in the transitions to learn from; zeros where there are none."""
+        episodes = self._training_episodes()
+        rewarded = [(one.transition_reward, one.terminated) for one in episodes if one.transition_reward is not None]
+        joined = np.concatenate([np.zeros(0), *(reward for reward, _ in rewarded)])
+        if not len(joined):
             return RewardFacts((0.0, 0.0), (0.0, 0.0))
-        joined = np.concatenate([reward for reward, _ in rewarded])
         returns = np.concatenate([endless_returns(reward, terminated, discount) for reward, terminated in rewarded])
         return RewardFacts(
             (float(joined.min()), float(joined.max())),
@@ -112,11 +118,10 @@ class TrainingData:
         if not isinstance(sampling, Transitions):
             return
         low, high = self.reward_facts(0.0).reward
-        if self.train.has_reward and low == high == 0:
-            raise DataError(
-                f"{self.recording.path}: 'rewards' are all 0 in the training split, expected some that differ; "
-                "record successes, or imitate with `lapwing train act` or `train bc`"
-            )
+        if not self.train.has_reward or not low == high == 0:
+            return
+        advice = "record successes, or imitate with `lapwing train act` or `train bc`"
+        expect_rewards_in_transitions(self.recording.path, self._training_episodes(), " in the training split", advice)
 
     def _training_episodes(self) -> list[Episode]:
         return [self.recording.episodes[index] for index in self.split.train]
@@ -147,6 +152,17 @@ class TrainingData:
             for values in (episode.state, episode.action, episode.reward):
                 digest.update(b"-" if values is None else np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:16]
+
+
+def expect_rewards_in_transitions(path: Path, episodes: Sequence[Episode], where: str, advice: str) -> None:
+    """Raise DataError where rewards are 0 in all steps that can be learned from."""
+    if last_rewards_alone(episodes):
+        raise DataError(
+            f"{path}: 'rewards' are 0{where} but for the last step of episodes that were cut, with no observation "
+            f"after it, expected some in steps that can be learned from; {LAST_REWARD_ADVICE}"
+        )
+    if not any(one.reward is not None and one.reward.any() for one in episodes):
+        raise DataError(f"{path}: 'rewards' are all 0{where}, expected some that differ; {advice}")
 
 
 def open_training_data(path: Path, options: TrainOptions, scaling: Scaling, progress: bool = True) -> TrainingData:

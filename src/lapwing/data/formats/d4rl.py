@@ -137,12 +137,15 @@ def _endings(steps: Steps, path: Path) -> tuple[Array, Array, list[str]]:
         if both.any():
             notes.append(f"{int(both.sum())} rows are flagged terminal and timeout: taken as cut by the time limit")
         terminated, ends = terminated & ~steps.timeout, ends | steps.timeout
-    elif steps.following is None:
-        if not ends.any():
-            raise DataError(
-                f"{path}: 'terminals' never fire and there are no 'timeouts' or 'next_observations', expected one of "
-                "them to tell where episodes end; add 'timeouts', true at the last step of each episode"
-            )
+    if steps.following is None and not ends.any():
+        marks, lacking = (
+            ("'terminals' and 'timeouts'", "") if steps.timeout is not None else ("'terminals'", "'timeouts' or ")
+        )
+        raise DataError(
+            f"{path}: {marks} never fire and there are no {lacking}'next_observations', expected one of them to tell "
+            "where episodes end; add 'timeouts', true at the last step of each episode"
+        )
+    if steps.following is None and steps.timeout is None:
         notes.append("no 'timeouts': where a time limit cut an episode is not known, terminals alone divide the file")
     if steps.following is not None:
         apart = gaps(steps.state, steps.following) & ~ends[:-1]
