@@ -47,7 +47,7 @@ class Table(NamedTuple):
     train_fraction: float = 0.99
 
 
-LAPO = Row("LAPO", "lapo", ("--preset", "state", *RATES))
+LAPO = Row("LAPO", "lapo", ("--preset", "state", "--decay-steps", "{steps}"))
 BC, IQL, TD3BC = (
     Row(name, kind, ("--lr", "1e-3")) for name, kind in (("BC", "bc"), ("IQL", "iql"), ("TD3+BC", "td3bc"))
 )
@@ -62,7 +62,8 @@ TABLES = {
 }
 TRIED = [
     LAPO,
-    Row("constant learning rates", "lapo", ("--preset", "state", *CONSTANT)),
+    Row("constant learning rates", "lapo", ("--preset", "state", "--vae-decay-steps", "0")),
+    Row("a CVAE that goes on learning", "lapo", (*LAPO.flags, "--vae-decay-steps", "0")),
     Row("no Fourier features", "lapo", (*LAPO.flags, "--critic-frequency", "0")),
     Row("chunk 1", "lapo", (*LAPO.flags, "--chunk", "1")),
     Row("KL weight 0.3", "lapo", (*LAPO.flags, "--kl-beta", "0.3")),

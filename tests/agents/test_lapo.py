@@ -328,6 +328,7 @@ def test_sampling_follows_the_settings(blind: RobotSpec, facts: RewardFacts) -> 
         ({"chunk": 1001}, "chunk is 1001, expected at most 1000"),
         ({"best_of": 10_001}, "best_of is 10001, expected at most 10000"),
         ({"decay_steps": -1}, "decay_steps is -1, expected 0 or more"),
+        ({"vae_decay_steps": -1}, "vae_decay_steps is -1, expected 0 or more"),
         ({"critic_frequency": -1.0}, "critic_frequency is -1.0, expected 0 or more"),
         ({"bc_coef": -0.1}, "bc_coef is -0.1, expected 0 or more"),
         ({"random_shift": -4}, "random_shift is -4, expected 0 or more"),
@@ -355,6 +356,20 @@ def test_all_learning_rates_fall_where_asked_and_go_on_where_they_were(
     agents[0].update(batch)
     agents[0].update(batch)
     assert rates_of(agents[0]) == [0, 0, 0, 0]
+
+
+def test_the_learning_rate_of_the_vae_may_fall_alone(
+    eyes: RobotSpec, facts: RewardFacts, make_batch: MakeBatch
+) -> None:
+    rates = {"critic_lr": 0.01, "encoder_lr": 0.02, "vae_lr": 0.03, "actor_lr": 0.04}
+    agent = make_agent(eyes, facts, vae_decay_steps=2, **rates)
+    batch = make_batch(eyes, agent.sampling)
+    for share in (1.0, 0.5, 0.0):
+        before = [one.clone() for one in agent.vae.parameters()]
+        agent.update(batch)
+        assert rates_of(agent) == pytest.approx([0.01, 0.02, share * 0.03, 0.04])
+        stayed = all(torch.equal(*pair) for pair in zip(before, agent.vae.parameters(), strict=True))
+        assert stayed == (share == 0)
 
 
 def rates_of(agent: LapoAgent) -> list[float]:

@@ -141,8 +141,10 @@ class LapoAgent:
         return metrics
 
     def _set_rates(self) -> None:
-        remains = cosine_decay(self.updates, self.config.decay_steps)
+        config = self.config
         for name, optimizer in self.optimizers.items():
+            steps = config.vae_decay_steps if name == "vae" and config.vae_decay_steps else config.decay_steps
+            remains = cosine_decay(self.updates, steps)
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * remains
 

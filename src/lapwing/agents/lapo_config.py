@@ -69,6 +69,8 @@ class LapoConfig:
     actor_lr: float = 2e-4
     decay_steps: int = 0
     """Updates over which all learning rates fall to 0, along a cosine; 0: they stay. Give it --steps."""
+    vae_decay_steps: int = 0
+    """The same for the CVAE's alone, for actions to be learned before policies are; 0: as decay_steps."""
     encoder_grad_clip: float = 10.0
     """Largest gradient norm of the encoder; 0 means unbounded."""
     state_scaling: Normalization = "mean-std"
@@ -87,7 +89,7 @@ class LapoConfig:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected a positive number")
         for name in (
             "kl_beta", "latent_dim", "best_of", "latent_penalty", "bc_coef", "random_shift", "encoder_lr",
-            "critic_frequency", "decay_steps", "encoder_grad_clip",
+            "critic_frequency", "decay_steps", "vae_decay_steps", "encoder_grad_clip",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"lapo: {name} is {getattr(self, name)}, expected 0 or more")
@@ -115,6 +117,10 @@ PRESETS: dict[str, LapoConfig] = {
         latent_penalty=0.0,
         bc_coef=0.0,
         critic_frequency=4.0,
+        critic_lr=1e-3,
+        vae_lr=1e-3,
+        actor_lr=1e-3,
+        vae_decay_steps=10_000,
     ),
     "documents": LapoConfig(max_latent=2.0, latent_penalty=0.0, bc_coef=0.0),
     "original": LapoConfig(
