@@ -4,10 +4,11 @@
     python benchmarks/state_results.py umaze --out state_results --tried --seeds 0 --steps 25000
     python benchmarks/state_results.py door --out state_results --data door-v0_demos.pickle
 
-The mazes draw a million transitions with D4RL's controller; the others take a recording. Every row is trained for
-every seed with the same sizes, and each of the last checkpoints is evaluated in fresh episodes. The score of a run is
-their mean, never the best of them. `--tried` compares variants of LAPO instead. What is there already is not done
-again, so an interrupted table goes on; give another --out for another version's presets.
+The mazes draw a million transitions with D4RL's controller; the others take a recording. Every row is trained for every
+seed with the same sizes, and each of the last checkpoints is evaluated in fresh episodes. The score of a run is their
+mean, never the best of them, with the 95 % bootstrap interval over the episodes. `--tried` compares variants of LAPO
+instead. What is there already is not done again, so an interrupted table goes on; give another --out for another
+version's presets.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
+
+from lapwing.data.scores import normalised_score
+from lapwing.envs import D4RL_DATA
+from lapwing.stats import bootstrap_interval
 
 SIZES = ("--hidden", "128", "128", "128", "--batch-size", "256")
 CONSTANT = ("--critic-lr", "1e-3", "--vae-lr", "1e-3", "--actor-lr", "1e-3")
@@ -92,7 +98,7 @@ def main() -> None:
         for seed in args.seeds:
             run = _train(args, table, data, row, seed)
             points = {step: _evaluate(args, table, run, step) for step in _steps(args, table)}
-            lines.append([row.name, str(seed), *_cells(list(points.values())[-table.checkpoints :])])
+            lines.append([row.name, str(seed), *_cells(table.world, list(points.values())[-table.checkpoints :])])
             scores = [one["figures"]["score"] for one in points.values()]
             axes.plot(list(points), scores, f"C{number}", label=row.name if seed == args.seeds[0] else None)
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -153,9 +159,11 @@ def _evaluate(args: argparse.Namespace, table: Table, run: Path, step: int) -> d
     return first
 
 
-def _cells(evaluated: Sequence[dict[str, Any]]) -> list[str]:
+def _cells(world: str, evaluated: Sequence[dict[str, Any]]) -> list[str]:
     scores = [one["figures"]["score"] for one in evaluated]
-    cells = [f"{mean(scores):.1f}", f"{min(scores):.0f} to {max(scores):.0f}"]
+    episodes = np.mean([one["returns"] for one in evaluated], 0)  # all checkpoints play the same ones
+    low, high = (normalised_score(D4RL_DATA[world], bound) for bound in bootstrap_interval(episodes))
+    cells = [f"{mean(scores):.1f} [{low:.0f}, {high:.0f}]", f"{min(scores):.0f} to {max(scores):.0f}"]
     rates = [one["rates"]["success"]["rate"] for one in evaluated if "success" in one["rates"]]
     cells.append(f"{mean(rates):.0%}" if rates else "")
     for name, form in (("off_data", ".0%"), ("start_value", ".1f"), ("discounted_return", ".1f")):
