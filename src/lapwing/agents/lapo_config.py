@@ -111,7 +111,7 @@ PRESETS: dict[str, LapoConfig] = {
     "state": LapoConfig(
         chunk=5,
         tau=0.02,
-        max_latent=2.0,
+        max_latent=3.0,
         value="expectile",
         value_expectile=0.97,
         latent_penalty=0.0,
