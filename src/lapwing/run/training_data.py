@@ -81,12 +81,12 @@ class TrainingData:
 
     def known_states(self) -> KnownStates | None:
         """See `Source`."""
-        train, probes = self.split.train, self.split.valid or self.split.train[::5]
-        others = [index for index in train if index not in set(probes)]
+        probes = set(self.split.valid or self.split.train[::5])
+        others = [index for index in self.split.train if index not in probes]
         if self.spec.cameras or not others:
             return None
-        known, probed, measured = (self._normalised_states(part) for part in (train, probes, others))
-        return KnownStates.of(known, probed, measured)
+        parts = (self.split.train, sorted(probes), others)
+        return KnownStates.of(*(self._normalised_states(part) for part in parts))
 
     def _normalised_states(self, episodes: Sequence[int]) -> Array:
         return self.normalizer.encode_state(
