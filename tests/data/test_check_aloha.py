@@ -116,10 +116,18 @@ def test_one_file_is_checked_alone(eps):
 
 
 def test_rewards_that_differ_make_it_trainable(eps):
-    edit(eps, "reward", last_one())
+    edit(eps, "reward", np.roll(last_one(), -1))
     result = look(eps)
     assert (result.problems, result.trainable) == ((), True)
     assert not any("no rewards" in note for note in result.notes)
+
+
+def test_rewards_in_last_steps_that_nobody_can_learn_from_are_errors(eps):
+    edit(eps, "reward", last_one())
+    (line,) = lines(eps)
+    assert "rewards: all 0 but for the last step of episodes that were cut, with no observation after it" in line
+    assert "lapwing data convert IN OUT --to flat --reward last-step" in line
+    assert (look(eps).trainable, look(eps).imitable) == (False, True)
 
 
 def test_rewards_that_say_nothing_are_errors_that_leave_imitation(eps):

@@ -16,7 +16,8 @@ _REWARD_ADVICE = (
     "lapwing data convert IN OUT --reward last-step writes rewards"
 )
 LAST_REWARD_ADVICE = (
-    "mark the episodes whose task ended there as terminated, or record the observation after the last step"
+    "mark the episodes whose task ended there as terminated (lapwing data convert IN OUT --to flat --reward last-step "
+    "marks all), or record the observation after the last step"
 )
 _MOVING_ROWS = 10  # rows in which an axis must move before it says anything about what the action follows
 
@@ -65,7 +66,7 @@ def check_rewards(path: Path, key: str, reward: Array | None) -> list[Problem]:
 
 def check_last_rewards(path: Path, key: str, episodes: Sequence[Episode]) -> list[Problem]:
     """Rewards that stand where nobody knows what came after, and nowhere else."""
-    if not last_rewards_alone(episodes):
+    if any(one.reward is None for one in episodes) or not last_rewards_alone(episodes):
         return []
     got = "all 0 but for the last step of episodes that were cut, with no observation after it"
     return [Problem("error", str(path), key, got, "some in steps that can be learned from", LAST_REWARD_ADVICE)]
